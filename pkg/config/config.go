@@ -1,0 +1,116 @@
+// Package config holds the settings of kedge: one table says the name, default, environment variables and meaning of each,
+// and Load merges defaults, config file, environment and command line in that order. It starts and touches nothing.
+// Only cli, server and agent import it; a feature declares the few values it needs itself.
+package config
+
+import (
+	"net/netip"
+	"os"
+)
+
+// DefaultFile is the config file that is read when none is named; it may be missing. Drop-ins lie beside it in
+// a directory of the same name with .d appended.
+const DefaultFile = "/etc/kedge/config.yaml"
+
+// DefaultDataDir is where kedge keeps everything that must survive a restart.
+const DefaultDataDir = "/var/lib/kedge"
+
+// DefaultKubeconfig is where a server writes the operator's kubeconfig.
+const DefaultKubeconfig = "/etc/kedge/kedge.yaml"
+
+// Log says how much is logged and where.
+type Log struct {
+	// Debug shows debug lines.
+	Debug bool
+	// Verbosity is the detail of Kubernetes' own log lines, 0 to 10.
+	Verbosity int
+	// VModule is per-file verbosity, a comma-separated list of pattern=N.
+	VModule string
+	// File receives the log instead of standard error; empty means standard error.
+	File string
+	// AlsoStderr keeps standard error when File is set.
+	AlsoStderr bool
+}
+
+// Agent holds the settings of one node.
+type Agent struct {
+	// DataDir is an absolute path.
+	DataDir string
+	// PreferHostBin takes programs from the host's PATH before the bundled ones.
+	PreferHostBin bool
+	Log           Log
+
+	// NodeName is a DNS-1123 subdomain; the host name in lower case when not set.
+	NodeName string
+	// NodeIPs holds at most one address per IP family; empty means found by looking.
+	NodeIPs []netip.Addr
+	// NodeExternalIPs holds at most one address per IP family.
+	NodeExternalIPs []netip.Addr
+	// NodeLabels are key=value, set when the node registers.
+	NodeLabels []string
+	// NodeTaints are key[=value]:effect, set when the node registers.
+	NodeTaints []string
+	// ResolvConf is the resolver file for pods that use the host's DNS; empty means found by looking.
+	ResolvConf string
+
+	// PauseImage is the sandbox image; empty means the bundled one.
+	PauseImage string
+	// PrivateRegistry is the path of registries.yaml; it may be missing.
+	PrivateRegistry string
+	// SystemDefaultRegistry is put before the names of kedge's own images; empty means none.
+	SystemDefaultRegistry string
+	Snapshotter           string
+
+	// KubeletArgs and KubeProxyArgs are flag=value without leading dashes; they win over kedge's own.
+	KubeletArgs, KubeProxyArgs []string
+}
+
+// Server holds the settings of a server; a server also runs everything a node runs.
+type Server struct {
+	Agent
+
+	BindAddress netip.Addr
+	// Port is where everything listens that a client or an agent needs.
+	Port int
+	// AdvertiseAddress is not valid when it is to be found from the node's addresses.
+	AdvertiseAddress netip.Addr
+	// AdvertisePort is Port unless set.
+	AdvertisePort int
+	// TLSSANs are further addresses and DNS names for the serving certificate.
+	TLSSANs []string
+
+	// ClusterCIDRs and ServiceCIDRs hold one range, or two of different IP families.
+	ClusterCIDRs, ServiceCIDRs []netip.Prefix
+	// NodePortRange is first-last.
+	NodePortRange string
+	// ClusterDNS lies inside ServiceCIDRs; the tenth address of each unless set.
+	ClusterDNS    []netip.Addr
+	ClusterDomain string
+	// FlannelBackend is bridge or none.
+	FlannelBackend string
+
+	WriteKubeconfig string
+	// WriteKubeconfigMode is the kubeconfig's permission bits.
+	WriteKubeconfigMode os.FileMode
+	// WriteKubeconfigGroup is a group name or number; empty leaves the group alone.
+	WriteKubeconfigGroup string
+
+	// DatastoreEndpoint is empty for the SQLite file in the data directory.
+	DatastoreEndpoint                                               string
+	DatastoreCAFile, DatastoreCertFile, DatastoreKeyFile            string
+	Disable                                                         []string
+	DisableAgent, DisableScheduler, DisableControllerManager        bool
+	DisableKubeProxy                                                bool
+	DefaultLocalStoragePath                                         string
+	KubeAPIServerArgs, KubeControllerManagerArgs, KubeSchedulerArgs []string
+}
+
+// Disabled reports whether --disable names the add-on.
+func (s Server) Disabled(addon string) bool {
+	for _, d := range s.Disable {
+		if d == addon {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,178 @@
+package config
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// isolated are sources that see nothing of this machine.
+func isolated(t *testing.T, env map[string]string, flags map[string][]string) Sources {
+	return Sources{
+		Flags:       flags,
+		LookupEnv:   func(k string) (string, bool) { v, ok := env[k]; return v, ok },
+		Hostname:    func() (string, error) { return "Edge-1", nil },
+		DefaultFile: filepath.Join(t.TempDir(), "missing.yaml"),
+	}
+}
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func golden(t *testing.T, name string, got any) {
+	t.Helper()
+	data, err := json.MarshalIndent(got, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data = append(data, '\n')
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(want) != string(data) {
+		t.Errorf("%s differs, run with -update and read the difference; got\n%s", path, data)
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	cfg, err := LoadServer(isolated(t, nil, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "defaults.json", cfg)
+}
+
+func TestMergeOfFileEnvironmentAndFlags(t *testing.T) {
+	src := isolated(t, map[string]string{
+		"K3S_NODE_NAME":       "from-k3s-env",
+		"KEDGE_NODE_NAME":     "from-kedge-env",
+		"K3S_KUBECONFIG_MODE": "640",
+		"KEDGE_DEBUG":         "",
+		"K3S_DATA_DIR":        "/env",
+	}, map[string][]string{
+		"data-dir":     {"/ignored", "/flag"},
+		"kubelet-arg":  {"v=4", "feature-gates=A=true,B=false"},
+		"cluster-cidr": {"10.1.0.0/16,fd01::/56"},
+		"service-cidr": {"10.2.0.0/16", "fd02::/112"},
+	})
+	src.File = "testdata/site/config.yaml"
+	cfg, err := LoadServer(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "merged.json", cfg)
+}
+
+func TestConfigFileFromEnvironment(t *testing.T) {
+	for _, name := range ConfigEnv() {
+		src := isolated(t, map[string]string{name: "testdata/site/config.yaml"}, nil)
+		cfg, err := LoadServer(src)
+		if err != nil || cfg.Port != 7443 {
+			t.Errorf("%s: port %d, %v", name, cfg.Port, err)
+		}
+		src = isolated(t, map[string]string{name: "/nowhere.yaml"}, nil)
+		if _, err := LoadServer(src); err == nil || !strings.Contains(err.Error(), "/nowhere.yaml, named by "+name+", does not exist") {
+			t.Errorf("%v", err)
+		}
+	}
+	src := isolated(t, nil, nil)
+	src.File = "/nowhere.yaml"
+	if _, err := LoadServer(src); err == nil || !strings.Contains(err.Error(), "named by --config, does not exist") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestFileErrorsSayWhereAndWhat(t *testing.T) {
+	for _, tc := range []struct{ file, want string }{
+		{"debug: true\nnode-nmae: x\n", "f.yaml:2: node-nmae: unknown key, did you mean node-name?"},
+		{"zzz-something-else-entirely: x\n", "unknown key: keys are the flags"},
+		{"write-kubeconfig-mode: rw\n", `f.yaml:1: write-kubeconfig-mode: "rw" is not a file mode in octal, for example 0640`},
+		{"https-listen-port: 70000\n", `https-listen-port: "70000" is not a number from 1 to 65535`},
+		{"debug: yes\n", `debug: "yes" is neither true nor false`},
+		{"node-name: [a, b]\n", "node-name: it takes one value, not a list"},
+		{"node-name+: a\n", "node-name+: it takes one value, not a list"},
+		{"node-name:\n", "it has no value"},
+		{"node-label: {a: b}\n", "want a value or a list"},
+		{"node-label: [[a]]\n", "line 1: each item of the list must be one value"},
+		{"debug: true\ndebug: false\n", "f.yaml:2: debug: the key is there twice"},
+		{"- debug\n", "want lines of the form key: value"},
+		{"a: b: c\n", "mapping values are not allowed"},
+		{"token: secret\n", "f.yaml:1: token: joining a server is not built yet"},
+	} {
+		src := isolated(t, nil, nil)
+		src.File = filepath.Join(t.TempDir(), "f.yaml")
+		if err := os.WriteFile(src.File, []byte(tc.file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LoadServer(src); err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q: got %v\nwant %s", tc.file, err, tc.want)
+		}
+	}
+}
+
+func TestEmptyFileIsFine(t *testing.T) {
+	for _, content := range []string{"", "# nothing\n", "---\n"} {
+		if err := parseFile("f.yaml", []byte(content), ServerSettings(), map[string]given{}); err != nil {
+			t.Errorf("%q: %v", content, err)
+		}
+	}
+}
+
+func TestAgentTakesOnlyNodeSettings(t *testing.T) {
+	src := isolated(t, map[string]string{"K3S_NODE_NAME": "n1"}, map[string][]string{"node-label": {"a=b"}})
+	cfg, err := LoadAgent(src)
+	if err != nil || cfg.NodeName != "n1" || cfg.DataDir != DefaultDataDir {
+		t.Errorf("%+v, %v", cfg, err)
+	}
+	if err := parseFile("f.yaml", []byte("cluster-cidr: 10.0.0.0/16"), AgentSettings(), map[string]given{}); err == nil {
+		t.Error("an agent took cluster-cidr")
+	}
+}
+
+func TestUnbuiltSettingsAreRefusedFromEverySource(t *testing.T) {
+	for name, src := range map[string]Sources{
+		"--server":  isolated(t, nil, map[string][]string{"server": {"https://a:6443"}}),
+		"K3S_URL":   isolated(t, map[string]string{"K3S_URL": "https://a:6443"}, nil),
+		"KEDGE_URL": isolated(t, map[string]string{"K3S_URL": "https://a", "KEDGE_URL": "https://b"}, nil),
+	} {
+		if _, err := LoadServer(src); err == nil || err.Error() != name+": joining a server is not built yet" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestSettingsAreWellFormed(t *testing.T) {
+	seen := map[string]bool{}
+	for _, s := range ServerSettings() {
+		if seen[s.Name] || s.Short != "" && seen[s.Short] {
+			t.Errorf("%s is there twice", s.Name)
+		}
+		seen[s.Name], seen[s.Short] = true, true
+		if s.bind == nil || !s.Hidden() && !strings.HasSuffix(s.Usage, ".") {
+			t.Errorf("%s needs a binding and a sentence", s.Name)
+		}
+		if s.Bool() && s.Default != "" {
+			t.Errorf("%s: yes-or-no settings are no by default", s.Name)
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	known := []string{"data-dir", "debug", "disable", "disable-agent", "node-name"}
+	for name, want := range map[string]string{
+		"datadir": "data-dir", "dissable": "disable", "node-nam": "node-name", "xyzzy-plugh-foo": "", "disabled-agent": "disable-agent",
+	} {
+		if got := Nearest(name, known); got != want {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+	}
+}

@@ -1,0 +1,265 @@
+package config
+
+import (
+	"net/netip"
+	"os"
+	"slices"
+)
+
+// Setting describes one setting: a flag of the same name, a key of the config file, and environment variables.
+type Setting struct {
+	Name string
+	// Short is a one-letter flag, or empty.
+	Short string
+	// Group is the heading in the manual.
+	Group string
+	// Value names the value in the manual, for example DIR; empty for a yes-or-no setting.
+	Value string
+	// Usage is one sentence for the manual.
+	Usage string
+	// Env holds the environment variables, the one that wins first.
+	Env []string
+	// Default is the value used when none is given, as it would be written on the command line.
+	Default string
+	// DefaultText replaces Default in the manual, for defaults that are found at run time.
+	DefaultText string
+	// Repeat says that the flag may be given several times.
+	Repeat bool
+	// Server says that only a server has it.
+	Server bool
+
+	bind binding
+}
+
+// Hidden reports whether the setting is kept out of the manual.
+func (s Setting) Hidden() bool { return s.Group == "" }
+
+// Bool reports whether the setting is yes or no and its flag stands alone.
+func (s Setting) Bool() bool { return s.Value == "" }
+
+// env lists the variables of a setting: kedge's own, which wins, and the one of the family.
+func env(suffix string) []string { return []string{"KEDGE_" + suffix, "K3S_" + suffix} }
+
+// ServerSettings returns the settings of kedge server, in the order of the manual.
+func ServerSettings() []Setting {
+	return slices.Concat(listenerSettings(), networkSettings(), kubeconfigSettings(), datastoreSettings(), partSettings(),
+		nodeSettings(), runtimeSettings(), argumentSettings(), logSettings(), unbuiltSettings())
+}
+
+// AgentSettings returns the settings of kedge agent, in the order of the manual.
+func AgentSettings() []Setting {
+	return slices.DeleteFunc(ServerSettings(), func(s Setting) bool { return s.Server })
+}
+
+func listenerSettings() []Setting {
+	const group = "Listener"
+	return []Setting{
+		{Name: "bind-address", Group: group, Value: "IP", DefaultText: "0.0.0.0, or :: when the first cluster-cidr is IPv6", Server: true,
+			Usage: "Address on which the API listens.",
+			bind:  address(func(s *Server) *netip.Addr { return &s.BindAddress })},
+		{Name: "https-listen-port", Group: group, Value: "PORT", Default: "6443", Server: true,
+			Usage: "The one TCP port for everything a client or an agent needs.",
+			bind:  number(1, 65535, func(s *Server) *int { return &s.Port })},
+		{Name: "advertise-address", Group: group, Value: "IP", DefaultText: "the node's external IP, else its IP", Server: true,
+			Usage: "Address at which pods and other nodes reach this API server.",
+			bind:  address(func(s *Server) *netip.Addr { return &s.AdvertiseAddress })},
+		{Name: "advertise-port", Group: group, Value: "PORT", DefaultText: "https-listen-port", Server: true,
+			Usage: "Port at which pods and other nodes reach this API server.",
+			bind:  number(1, 65535, func(s *Server) *int { return &s.AdvertisePort })},
+		{Name: "tls-san", Group: group, Value: "NAME|IP", Repeat: true, Server: true,
+			Usage: "Further host name or address for the API's certificate.",
+			bind:  commas(func(s *Server) *[]string { return &s.TLSSANs })},
+	}
+}
+
+func networkSettings() []Setting {
+	const group = "Cluster network"
+	return []Setting{
+		{Name: "cluster-cidr", Group: group, Value: "CIDR", Default: "10.42.0.0/16", Repeat: true, Server: true,
+			Usage: "Network of the pods; give an IPv4 and an IPv6 one for dual-stack.",
+			bind:  prefixes(func(s *Server) *[]netip.Prefix { return &s.ClusterCIDRs })},
+		{Name: "service-cidr", Group: group, Value: "CIDR", Default: "10.43.0.0/16", Repeat: true, Server: true,
+			Usage: "Network of the Services; the same IP families as cluster-cidr.",
+			bind:  prefixes(func(s *Server) *[]netip.Prefix { return &s.ServiceCIDRs })},
+		{Name: "service-node-port-range", Group: group, Value: "FIRST-LAST", Default: "30000-32767", Server: true,
+			Usage: "Ports of the nodes that Services of type NodePort may use.",
+			bind:  text(func(s *Server) *string { return &s.NodePortRange })},
+		{Name: "cluster-dns", Group: group, Value: "IP", DefaultText: "the tenth address of service-cidr: 10.43.0.10", Repeat: true, Server: true,
+			Usage: "Address of the cluster's DNS, inside service-cidr.",
+			bind:  addresses(func(s *Server) *[]netip.Addr { return &s.ClusterDNS })},
+		{Name: "cluster-domain", Group: group, Value: "DOMAIN", Default: "cluster.local", Server: true,
+			Usage: "DNS domain of the cluster.",
+			bind:  text(func(s *Server) *string { return &s.ClusterDomain })},
+		{Name: "flannel-backend", Group: group, Value: "bridge|none", Default: "bridge", Server: true,
+			Usage: "How pods reach each other: bridge inside one node, or none to bring a CNI plugin of your own.",
+			bind:  text(func(s *Server) *string { return &s.FlannelBackend })},
+	}
+}
+
+func kubeconfigSettings() []Setting {
+	const group = "Kubeconfig"
+	return []Setting{
+		{Name: "write-kubeconfig", Short: "o", Group: group, Value: "FILE", Default: DefaultKubeconfig, Env: env("KUBECONFIG_OUTPUT"), Server: true,
+			Usage: "Where the administrator's kubeconfig is written.",
+			bind:  text(func(s *Server) *string { return &s.WriteKubeconfig })},
+		{Name: "write-kubeconfig-mode", Group: group, Value: "MODE", Default: "0600", Env: env("KUBECONFIG_MODE"), Server: true,
+			Usage: "Its permissions, in octal.",
+			bind:  mode(func(s *Server) *os.FileMode { return &s.WriteKubeconfigMode })},
+		{Name: "write-kubeconfig-group", Group: group, Value: "GROUP", Env: env("KUBECONFIG_GROUP"), Server: true,
+			Usage: "Its group, a name or a number.",
+			bind:  text(func(s *Server) *string { return &s.WriteKubeconfigGroup })},
+	}
+}
+
+func datastoreSettings() []Setting {
+	const group = "Data"
+	return []Setting{
+		{Name: "data-dir", Short: "d", Group: group, Value: "DIR", Default: DefaultDataDir, Env: env("DATA_DIR"),
+			Usage: "Directory for everything that must survive a restart.",
+			bind:  text(func(s *Server) *string { return &s.DataDir })},
+		{Name: "datastore-endpoint", Group: group, Value: "URL", DefaultText: "SQLite in data-dir", Env: env("DATASTORE_ENDPOINT"), Server: true,
+			Usage: "Another datastore: an etcd (https://), MySQL (mysql://) or PostgreSQL (postgres://).",
+			bind:  text(func(s *Server) *string { return &s.DatastoreEndpoint })},
+		{Name: "datastore-cafile", Group: group, Value: "FILE", Env: env("DATASTORE_CAFILE"), Server: true,
+			Usage: "Certificate authority of the datastore-endpoint.",
+			bind:  text(func(s *Server) *string { return &s.DatastoreCAFile })},
+		{Name: "datastore-certfile", Group: group, Value: "FILE", Env: env("DATASTORE_CERTFILE"), Server: true,
+			Usage: "Client certificate for the datastore-endpoint.",
+			bind:  text(func(s *Server) *string { return &s.DatastoreCertFile })},
+		{Name: "datastore-keyfile", Group: group, Value: "FILE", Env: env("DATASTORE_KEYFILE"), Server: true,
+			Usage: "Key of the client certificate.",
+			bind:  text(func(s *Server) *string { return &s.DatastoreKeyFile })},
+		{Name: "default-local-storage-path", Group: group, Value: "DIR", DefaultText: "storage in data-dir", Server: true,
+			Usage: "Where volumes of the StorageClass local-path are made.",
+			bind:  text(func(s *Server) *string { return &s.DefaultLocalStoragePath })},
+	}
+}
+
+func partSettings() []Setting {
+	const group = "Parts"
+	return []Setting{
+		{Name: "disable", Group: group, Value: "ADDON", Repeat: true, Server: true,
+			Usage: "Leave out an add-on and remove its objects: " + addonList() + ".",
+			bind:  commas(func(s *Server) *[]string { return &s.Disable })},
+		{Name: "disable-agent", Group: group, Server: true,
+			Usage: "Run no node here, only the control plane.",
+			bind:  yesNo(func(s *Server) *bool { return &s.DisableAgent })},
+		{Name: "disable-scheduler", Group: group, Server: true,
+			Usage: "Run no kube-scheduler.",
+			bind:  yesNo(func(s *Server) *bool { return &s.DisableScheduler })},
+		{Name: "disable-controller-manager", Group: group, Server: true,
+			Usage: "Run no kube-controller-manager.",
+			bind:  yesNo(func(s *Server) *bool { return &s.DisableControllerManager })},
+		{Name: "disable-kube-proxy", Group: group, Server: true,
+			Usage: "Run no kube-proxy, for a network that brings its own.",
+			bind:  yesNo(func(s *Server) *bool { return &s.DisableKubeProxy })},
+	}
+}
+
+func nodeSettings() []Setting {
+	const group = "Node"
+	return []Setting{
+		{Name: "node-name", Group: group, Value: "NAME", DefaultText: "the host name", Env: env("NODE_NAME"),
+			Usage: "Name of this node.",
+			bind:  text(func(s *Server) *string { return &s.NodeName })},
+		{Name: "node-ip", Short: "i", Group: group, Value: "IP", DefaultText: "the address of the default route", Repeat: true,
+			Usage: "Address of this node; one per IP family.",
+			bind:  addresses(func(s *Server) *[]netip.Addr { return &s.NodeIPs })},
+		{Name: "node-external-ip", Group: group, Value: "IP", Repeat: true,
+			Usage: "Address at which this node is reached from outside; one per IP family.",
+			bind:  addresses(func(s *Server) *[]netip.Addr { return &s.NodeExternalIPs })},
+		{Name: "node-label", Group: group, Value: "KEY=VALUE", Repeat: true,
+			Usage: "Label that the node gets when it registers.",
+			bind:  list(func(s *Server) *[]string { return &s.NodeLabels })},
+		{Name: "node-taint", Group: group, Value: "KEY=VALUE:EFFECT", Repeat: true,
+			Usage: "Taint that the node gets when it registers.",
+			bind:  list(func(s *Server) *[]string { return &s.NodeTaints })},
+		{Name: "resolv-conf", Group: group, Value: "FILE", DefaultText: "the host's", Env: env("RESOLV_CONF"),
+			Usage: "Resolver file for pods that use the host's DNS, and for names outside the cluster.",
+			bind:  text(func(s *Server) *string { return &s.ResolvConf })},
+	}
+}
+
+func runtimeSettings() []Setting {
+	const group = "Container runtime"
+	return []Setting{
+		{Name: "pause-image", Group: group, Value: "IMAGE", DefaultText: "the bundled one",
+			Usage: "Image of the pod sandboxes.",
+			bind:  text(func(s *Server) *string { return &s.PauseImage })},
+		{Name: "private-registry", Group: group, Value: "FILE", Default: "/etc/kedge/registries.yaml",
+			Usage: "Mirrors, credentials and TLS of image registries.",
+			bind:  text(func(s *Server) *string { return &s.PrivateRegistry })},
+		{Name: "system-default-registry", Group: group, Value: "HOST", Env: env("SYSTEM_DEFAULT_REGISTRY"),
+			Usage: "Registry from which kedge's own images are pulled.",
+			bind:  text(func(s *Server) *string { return &s.SystemDefaultRegistry })},
+		{Name: "snapshotter", Group: group, Value: "overlayfs|native", Default: "overlayfs",
+			Usage: "How image layers become a file system; native copies and needs no kernel feature.",
+			bind:  text(func(s *Server) *string { return &s.Snapshotter })},
+		{Name: "prefer-host-bin", Group: group,
+			Usage: "Take runc, nft and the other helper programs from PATH where they exist, not the bundled ones.",
+			bind:  yesNo(func(s *Server) *bool { return &s.PreferHostBin })},
+	}
+}
+
+func argumentSettings() []Setting {
+	const group = "Arguments of the Kubernetes parts (flag=value, they win over kedge's own)"
+	return []Setting{
+		{Name: "kube-apiserver-arg", Group: group, Value: "FLAG=VALUE", Repeat: true, Server: true,
+			Usage: "Argument for kube-apiserver.",
+			bind:  list(func(s *Server) *[]string { return &s.KubeAPIServerArgs })},
+		{Name: "kube-controller-manager-arg", Group: group, Value: "FLAG=VALUE", Repeat: true, Server: true,
+			Usage: "Argument for kube-controller-manager.",
+			bind:  list(func(s *Server) *[]string { return &s.KubeControllerManagerArgs })},
+		{Name: "kube-scheduler-arg", Group: group, Value: "FLAG=VALUE", Repeat: true, Server: true,
+			Usage: "Argument for kube-scheduler.",
+			bind:  list(func(s *Server) *[]string { return &s.KubeSchedulerArgs })},
+		{Name: "kubelet-arg", Group: group, Value: "FLAG=VALUE", Repeat: true,
+			Usage: "Argument for the kubelet.",
+			bind:  list(func(s *Server) *[]string { return &s.KubeletArgs })},
+		{Name: "kube-proxy-arg", Group: group, Value: "FLAG=VALUE", Repeat: true,
+			Usage: "Argument for kube-proxy.",
+			bind:  list(func(s *Server) *[]string { return &s.KubeProxyArgs })},
+	}
+}
+
+func logSettings() []Setting {
+	const group = "Log"
+	return []Setting{
+		{Name: "debug", Group: group, Env: env("DEBUG"),
+			Usage: "Show debug lines.",
+			bind:  yesNo(func(s *Server) *bool { return &s.Log.Debug })},
+		{Name: "v", Group: group, Value: "0-10", Default: "0",
+			Usage: "Detail of Kubernetes' own lines.",
+			bind:  number(0, 10, func(s *Server) *int { return &s.Log.Verbosity })},
+		{Name: "vmodule", Group: group, Value: "FILE=N,...",
+			Usage: "Detail for single source files of Kubernetes, patterns without the ending .go.",
+			bind:  text(func(s *Server) *string { return &s.Log.VModule })},
+		{Name: "log", Short: "l", Group: group, Value: "FILE", DefaultText: "standard error",
+			Usage: "File to which the log is appended.",
+			bind:  text(func(s *Server) *string { return &s.Log.File })},
+		{Name: "alsologtostderr", Group: group,
+			Usage: "With log: write to standard error too.",
+			bind:  yesNo(func(s *Server) *bool { return &s.Log.AlsoStderr })},
+	}
+}
+
+// unbuiltSettings are settings that users of the family know and that kedge must refuse, not ignore.
+func unbuiltSettings() []Setting {
+	const join = "joining a server is not built yet"
+	const servers = "several servers are not built yet"
+	const runtime = "kedge has its own containerd and works with no other runtime"
+	return []Setting{
+		{Name: "server", Short: "s", Value: "URL", Env: env("URL"), bind: unbuilt(join)},
+		{Name: "token", Short: "t", Value: "TOKEN", Env: env("TOKEN"), bind: unbuilt(join)},
+		{Name: "token-file", Value: "FILE", Env: env("TOKEN_FILE"), bind: unbuilt(join)},
+		{Name: "agent-token", Value: "TOKEN", Env: env("AGENT_TOKEN"), bind: unbuilt(join)},
+		{Name: "agent-token-file", Value: "FILE", Env: env("AGENT_TOKEN_FILE"), bind: unbuilt(join)},
+		{Name: "with-node-id", bind: unbuilt(join)},
+		{Name: "cluster-init", Env: env("CLUSTER_INIT"), bind: unbuilt(servers)},
+		{Name: "cluster-reset", Env: env("CLUSTER_RESET"), bind: unbuilt(servers)},
+		{Name: "secrets-encryption", bind: unbuilt("encryption of Secrets at rest is not built yet")},
+		{Name: "docker", bind: unbuilt(runtime)},
+		{Name: "container-runtime-endpoint", Value: "SOCKET", bind: unbuilt(runtime)},
+		{Name: "rootless", bind: unbuilt("kedge must run as root")},
+	}
+}

@@ -1,0 +1,96 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestValidateNamesTheFlagAndTheFix(t *testing.T) {
+	for _, tc := range []struct {
+		flags string // name=value name=value
+		want  string // empty: valid
+	}{
+		{"data-dir=var", `--data-dir: "var" is not an absolute path`},
+		{"node-name=Edge_1", `--node-name: "Edge_1" must be lower case`},
+		{"node-ip=10.0.0.1,10.0.0.2", "--node-ip: 10.0.0.1 and 10.0.0.2 are of one IP family"},
+		{"node-ip=127.0.0.1", "--node-ip: 127.0.0.1 is not an address that other machines can reach"},
+		{"node-ip=10.0.0.x", `--node-ip: "10.0.0.x" is not an IP address`},
+		{"node-ip=10.0.0.1,fd00::1", ""},
+		{"node-label=site", `--node-label: "site" is not of the form key=value`},
+		{"node-label=a=b node-label=-x=y", `"-x=y" has a key that is not a label name`},
+		{"node-label=a=b/c", "has a value that is not a label value"},
+		{"node-label=node-role.kubernetes.io/edge=true", "a node may not give itself node-role.kubernetes.io/edge"},
+		{"node-label=node.kubernetes.io/site=a", ""},
+		{"node-label=topology.kubernetes.io/zone=a", ""},
+		{"node-taint=a=b", "--node-taint"},
+		{"node-taint=a=b:Never", `--node-taint: "Never" is not one of NoSchedule`},
+		{"node-taint=edge:NoSchedule", ""},
+		{"snapshotter=zfs", `--snapshotter: "zfs" is not one of overlayfs, native`},
+		{"kubelet-arg=--max-pods=20", ""},
+		{"kubelet-arg==20", `--kubelet-arg: "=20" is not of the form flag=value`},
+		{"pause-image=a\tb", "--pause-image"},
+		{"advertise-address=0.0.0.0", "--advertise-address: 0.0.0.0 is not"},
+		{"tls-san=a_b", `--tls-san: "a_b" is neither a DNS name nor an IP address`},
+		{"tls-san=*.example.com,fd00::1,10.0.0.1", ""},
+		{"cluster-domain=Cluster.local", "--cluster-domain"},
+		{"cluster-cidr=10.42.0.0", `--cluster-cidr: "10.42.0.0" is not a network in CIDR form`},
+		{"cluster-cidr=10.42.0.1/16", "--cluster-cidr: 10.42.0.1/16 has address bits behind the prefix: write 10.42.0.0/16"},
+		{"cluster-cidr=10.0.0.0/8", "--cluster-cidr: 10.0.0.0/8 overlaps --service-cidr 10.43.0.0/16"},
+		{"cluster-cidr=10.42.0.0/28", "has a prefix of /28, which must be from /8 to /24"},
+		{"cluster-cidr=10.1.0.0/16,10.2.0.0/16", "--cluster-cidr: give one network, or one IPv4 and one IPv6"},
+		{"cluster-cidr=10.1.0.0/16,fd00::/56", "--service-cidr: its IP families must be those of --cluster-cidr"},
+		{"cluster-cidr=fd01::/56 service-cidr=fd02::/112 bind-address=::", ""},
+		{"service-cidr=fd02::/64 cluster-cidr=fd01::/56", "fd02::/64 has a prefix of /64, which must be from /108 to /124"},
+		{"cluster-cidr=192.168.0.0/16 node-ip=192.168.1.5", "192.168.0.0/16 contains this machine's address 192.168.1.5"},
+		{"advertise-address=fd00::5", "must be of the IP family of the first --service-cidr"},
+		{"cluster-dns=10.44.0.10", "--cluster-dns: 10.44.0.10 is outside --service-cidr 10.43.0.0/16"},
+		{"cluster-dns=10.43.0.1", "--cluster-dns: 10.43.0.1 is taken"},
+		{"service-node-port-range=30000", `--service-node-port-range: "30000" is not a range of ports`},
+		{"service-node-port-range=6000-7000", "contains https-listen-port 6443"},
+		{"flannel-backend=vxlan", `--flannel-backend: "vxlan" is not one of bridge, none`},
+		{"datastore-cafile=/ca", "need --datastore-endpoint"},
+		{"datastore-endpoint=redis://x", "--datastore-endpoint: want a URL that starts with one of"},
+		{"datastore-endpoint=https://", "an etcd endpoint has the form"},
+		{"datastore-endpoint=mysql://u:p@tcp(db:3306)/kedge", ""},
+		{"datastore-endpoint=https://a:2379,https://b:2379 datastore-certfile=/c", "go together"},
+		{"disable=traefik,corends", `--disable: unknown add-on "corends", did you mean coredns?`},
+		{"disable=traefik disable=servicelb", ""},
+		{"write-kubeconfig=k.yaml", "--write-kubeconfig"},
+		{"v=11", `--v: "11" is not a number from 0 to 10`},
+	} {
+		flags := map[string][]string{}
+		for f := range strings.SplitSeq(tc.flags, " ") {
+			name, value, _ := strings.Cut(f, "=")
+			flags[name] = append(flags[name], value)
+		}
+		_, err := LoadServer(isolated(t, nil, flags))
+		switch {
+		case tc.want == "" && err != nil:
+			t.Errorf("%s: %v", tc.flags, err)
+		case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)):
+			t.Errorf("%s: got %v\nwant %s", tc.flags, err, tc.want)
+		}
+	}
+}
+
+func TestHostNameThatIsNoNodeName(t *testing.T) {
+	src := isolated(t, nil, nil)
+	src.Hostname = func() (string, error) { return "my_host", nil }
+	if _, err := LoadServer(src); err == nil || !strings.Contains(err.Error(), `--node-name: "my_host"`) {
+		t.Error(err)
+	}
+}
+
+func TestClusterDNSFollowsServiceCIDR(t *testing.T) {
+	cfg, err := LoadServer(isolated(t, nil, map[string][]string{"service-cidr": {"172.20.0.0/16"}}))
+	if err != nil || cfg.ClusterDNS[0].String() != "172.20.0.10" {
+		t.Errorf("%v, %v", cfg.ClusterDNS, err)
+	}
+}
+
+func TestDisabled(t *testing.T) {
+	s := Server{Disable: []string{"coredns"}}
+	if !s.Disabled("coredns") || s.Disabled("local-storage") {
+		t.Error("Disabled")
+	}
+}
