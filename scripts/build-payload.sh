@@ -1,0 +1,187 @@
+#!/usr/bin/env bash
+# Builds the programs that travel inside kedge into build/payload/<arch>/, from
+# the versions in versions.env. Does nothing when they are up to date. Installs
+# nothing: scripts/install-build-deps.sh does that.
+#
+#   ARCH=amd64|arm64|arm   target (default: this machine's)
+#   FORCE=1                build again even when up to date
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/versions.env
+
+ARCH=${ARCH:-$(go env GOHOSTARCH)}
+OUT=$PWD/build/payload/$ARCH
+# Nothing of the caller's Go settings may change what is built.
+export GOFLAGS=-buildvcs=false GOWORK=off GOOS=linux GOARCH=$ARCH GOARM=7
+
+case $ARCH in
+amd64) TRIPLET=x86_64-linux-gnu LOADER=ld-linux-x86-64.so.2 ;;
+arm64) TRIPLET=aarch64-linux-gnu LOADER=ld-linux-aarch64.so.1 ;;
+arm) TRIPLET=arm-linux-gnueabihf LOADER=ld-linux-armhf.so.3 ;;
+*) echo "build-payload: ARCH=$ARCH is not supported: use amd64, arm64 or arm" >&2; exit 1 ;;
+esac
+case $(go env GOHOSTARCH) in
+"$ARCH") CC=gcc STRIP=strip SUFFIX="" ;;
+*) CC=$TRIPLET-gcc STRIP=$TRIPLET-strip SUFFIX=":$([ "$ARCH" = arm ] && echo armhf || echo "$ARCH")" ;;
+esac
+LIBDIR=/usr/lib/$TRIPLET
+
+# Packages whose files end up in the payload; their versions are in the stamp.
+NFT_PACKAGES="nftables libnftables1 libnftnl11 libmnl0 libxtables12 libjansson4 libgmp10
+  libedit2 libbsd0 libmd0 libtinfo6 libc6"
+NFT_LIBRARIES="libnftables.so.1 libnftnl.so.11 libmnl.so.0 libxtables.so.12 libjansson.so.4 libgmp.so.10
+  libedit.so.2 libbsd.so.0 libmd.so.0 libtinfo.so.6 libc.so.6"
+
+debian_versions() {
+	# shellcheck disable=SC2086
+	dpkg-query -W -f '${Package} ${Version}\n' $(printf "%s$SUFFIX " $NFT_PACKAGES libseccomp-dev) 2>/dev/null || true
+}
+
+check_tools() {
+	local missing=()
+	command -v "$CC" >/dev/null || missing+=("gcc")
+	[ -f "$LIBDIR/libseccomp.a" ] || missing+=("libseccomp-dev$SUFFIX")
+	command -v pkg-config >/dev/null || missing+=("pkg-config")
+	nft_program >/dev/null || missing+=("nftables$SUFFIX")
+	if [ ${#missing[@]} -gt 0 ]; then
+		echo "build-payload: missing Debian packages: ${missing[*]}" >&2
+		echo "build-payload: run scripts/install-build-deps.sh as root" >&2
+		exit 1
+	fi
+	local have
+	have=$(GOOS='' GOARCH='' go list -m -f '{{.Version}}' github.com/containerd/containerd/v2)
+	if [ "$have" != "$CONTAINERD_VERSION" ]; then
+		echo "build-payload: CONTAINERD_VERSION=$CONTAINERD_VERSION in scripts/versions.env, but go.mod has $have: make them equal" >&2
+		exit 1
+	fi
+}
+
+# nft_program prints the path of Debian's nft for the target.
+nft_program() {
+	local sysroot=build/sysroot/$ARCH/usr/sbin/nft
+	[ -n "$SUFFIX" ] && { [ -x "$sysroot" ] && echo "$sysroot"; return; }
+	[ -x /usr/sbin/nft ] && echo /usr/sbin/nft
+}
+
+stamp() {
+	{
+		cat scripts/versions.env scripts/build-payload.sh go.sum
+		find scripts/tiny scripts/payload cmd/kedge-ipam pkg/ipam pkg/payload/manifest.go \
+			-type f ! -name '*_test.go' ! -path '*/testdata/*' | LC_ALL=C sort | xargs cat
+		go version
+		debian_versions
+	} | sha256sum | cut -d' ' -f1
+}
+
+# module DIR_VARIABLE MODULE VERSION: fetches a module and sets its directory.
+# Its own go.mod and go.sum then decide the versions of its dependencies.
+module() {
+	local found
+	found=$(cd "$TMP" && go mod download -json "$2@$3" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+	[ -d "$found" ] || { echo "build-payload: cannot download $2@$3" >&2; exit 1; }
+	printf -v "$1" %s "$found"
+}
+
+# gobuild MODULE_DIR PACKAGE OUTPUT [LDFLAGS]: a static, stripped Go program.
+gobuild() {
+	echo "  $3"
+	(cd "$1" && CGO_ENABLED=0 go build -trimpath -tags "netgo,osusergo,${TAGS:-}" -ldflags "-s -w ${4:-}" -o "$STAGE/bin/$3" "$2")
+}
+
+build_runc() {
+	echo "  runc"
+	local dir
+	module dir github.com/opencontainers/runc "$RUNC_VERSION"
+	(cd "$dir" && CGO_ENABLED=1 CC=$CC PKG_CONFIG_LIBDIR=$LIBDIR/pkgconfig go build -trimpath \
+		-tags "seccomp,netgo,osusergo,urfave_cli_no_docs" \
+		-ldflags "-s -w -linkmode external -extldflags '-static -Wl,--build-id=none'" -o "$STAGE/bin/runc" .)
+}
+
+build_go_programs() {
+	local dir plugin
+	module dir github.com/containerd/containerd/v2 "$CONTAINERD_VERSION"
+	gobuild "$dir" ./cmd/containerd-shim-runc-v2 containerd-shim-runc-v2 \
+		"-X github.com/containerd/containerd/v2/version.Version=$CONTAINERD_VERSION"
+	module dir github.com/containernetworking/plugins "$CNI_PLUGINS_VERSION"
+	for plugin in main/bridge main/loopback meta/portmap; do
+		gobuild "$dir" "./plugins/$plugin" "${plugin#*/}" \
+			"-X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=$CNI_PLUGINS_VERSION"
+	done
+	module dir sigs.k8s.io/cri-tools "$CRI_TOOLS_VERSION"
+	gobuild "$dir" ./cmd/crictl crictl "-X sigs.k8s.io/cri-tools/pkg/version.Version=$CRI_TOOLS_VERSION"
+	gobuild "$PWD" ./cmd/kedge-ipam kedge-ipam
+}
+
+# tiny SOURCE OUTPUT [FLAG...]: a C program without a C library.
+tiny() {
+	local source=$1 output=$2
+	shift 2
+	"$CC" -static -nostdlib -nostartfiles -ffreestanding -fno-builtin -fno-stack-protector \
+		-fno-asynchronous-unwind-tables -Os -Wall -Wextra -Werror -s \
+		-Wl,--build-id=none -Wl,-z,noseparate-code -Wl,-z,norelro "$@" -o "$output" "$source"
+}
+
+build_nft() {
+	echo "  nft"
+	local program root lib
+	program=$(nft_program)
+	root=${program%/usr/sbin/nft}
+	mkdir -p "$STAGE/lib/nft"
+	cp "$program" "$STAGE/lib/nft/nft"
+	for lib in $LOADER $NFT_LIBRARIES; do
+		if [ -e "$root$LIBDIR/$lib" ]; then cp -L "$root$LIBDIR/$lib" "$STAGE/lib/nft/"
+		elif [ -e "$root/lib/$TRIPLET/$lib" ]; then cp -L "$root/lib/$TRIPLET/$lib" "$STAGE/lib/nft/"
+		else echo "build-payload: nft needs $lib, which is not in $root$LIBDIR" >&2; exit 1; fi
+	done
+	chmod 0644 "$STAGE"/lib/nft/*
+	chmod 0755 "$STAGE/lib/nft/nft" "$STAGE/lib/nft/$LOADER"
+	tiny scripts/tiny/nft.c "$STAGE/bin/nft" -DLOADER="\"$LOADER\""
+	check_nft
+}
+
+# check_nft fails when Debian's nft has come to need a library that is not listed.
+check_nft() {
+	local need
+	for need in $(objdump -p "$STAGE"/lib/nft/* 2>/dev/null | awk '$1 == "NEEDED" {print $2}' | sort -u); do
+		[ -e "$STAGE/lib/nft/$need" ] || { echo "build-payload: nft needs $need: add it to NFT_LIBRARIES" >&2; exit 1; }
+	done
+	[ -n "$SUFFIX" ] || env -i "$STAGE/bin/nft" --version >/dev/null
+}
+
+build_pause() {
+	echo "  pause image"
+	mkdir -p "$STAGE/images" "$TMP/pause"
+	tiny scripts/tiny/pause.c "$TMP/pause/pause"
+	payload_tool pause-image -program "$TMP/pause/pause" -ref "$PAUSE_IMAGE:$PAUSE_VERSION" -arch "$ARCH" -o "$STAGE/images/pause.tar"
+}
+
+payload_tool() {
+	GOOS='' GOARCH='' CGO_ENABLED=0 go run -trimpath -tags netgo,osusergo ./scripts/payload "$@"
+}
+
+check_tools
+STAMP=$(stamp)
+if [ -z "${FORCE:-}" ] && [ -f "$OUT/manifest.json" ] && [ "$(cat "$OUT.stamp" 2>/dev/null)" = "$STAMP" ]; then
+	echo "payload for $ARCH is up to date"
+	exit 0
+fi
+TMP=$(mktemp -d)
+trap 'rm -rf "$TMP"' EXIT
+STAGE=$TMP/stage
+mkdir -p "$STAGE/bin"
+echo "building the payload for $ARCH"
+build_runc
+build_go_programs
+build_nft
+build_pause
+payload_tool manifest -dir "$STAGE" -pause "$PAUSE_IMAGE:$PAUSE_VERSION"
+
+# The old directory may be in use: move it aside, never write into it.
+mkdir -p "$(dirname "$OUT")"
+rm -rf "$OUT.new" "$OUT.old"
+cp -a "$STAGE" "$OUT.new"
+[ ! -e "$OUT" ] || mv "$OUT" "$OUT.old"
+mv "$OUT.new" "$OUT"
+rm -rf "$OUT.old"
+echo "$STAMP" >"$OUT.stamp"
+echo "payload for $ARCH is in ${OUT#"$PWD"/}"

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/kedge-io/kedge/pkg/payload"
+)
+
+// manifest writes manifest.json: the list of all files below -dir with their
+// sizes and checksums, and the name of the sandbox image.
+func manifest(args []string) error {
+	flags := flag.NewFlagSet("manifest", flag.ExitOnError)
+	dir := flags.String("dir", "", "payload directory")
+	pause := flags.String("pause", "", "name of the sandbox image in images/pause.tar")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	m, err := payload.NewManifest(os.DirFS(*dir), *pause)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", *dir, err)
+	}
+	data, err := m.Encode()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(*dir, payload.ManifestName), data, 0o644)
+}
