@@ -1,0 +1,139 @@
+// Package controlplane runs kube-apiserver, kube-controller-manager and kube-scheduler in this
+// process, through the exported layers below their commands. Only server imports it; with kubelet
+// and network it is one of the three packages that may import k8s.io/kubernetes.
+package controlplane
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/egressselector"
+	"k8s.io/apiserver/pkg/util/webhook"
+	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
+
+	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	"k8s.io/client-go/rest"
+	apiapp "k8s.io/kubernetes/cmd/kube-apiserver/app"
+	apioptions "k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	"k8s.io/kubernetes/pkg/controlplane"
+	controlplaneapiserver "k8s.io/kubernetes/pkg/controlplane/apiserver"
+	generatedopenapi "k8s.io/kubernetes/pkg/generated/openapi"
+)
+
+// Dial opens a connection to a node, as net.Dialer does.
+type Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+// Wrap puts handlers in front of the API server's own on the shared port. auth says who a request comes from.
+type Wrap func(api http.Handler, auth authenticator.Request) http.Handler
+
+// APIServer is kube-apiserver as a component.
+type APIServer struct {
+	// Dial, when set, reaches kubelets and pods instead of a direct connection: the tunnel.
+	Dial Dial
+	// Wrap, when set, shares the port with kedge's own handlers.
+	Wrap Wrap
+
+	opts    apioptions.CompletedOptions
+	options *apioptions.ServerRunOptions
+	probe   *probe
+}
+
+// NewAPIServer parses and checks the arguments of kube-apiserver; it starts nothing.
+func NewAPIServer(cfg Config) (*APIServer, error) {
+	o := apioptions.NewServerRunOptions()
+	if err := parseFlags(o.Flags(), apiServerArgs(cfg)); err != nil {
+		return nil, fmt.Errorf("parse kube-apiserver arguments: %w", err)
+	}
+	if err := o.GenericServerRunOptions.ComponentGlobalsRegistry.Set(); err != nil {
+		return nil, fmt.Errorf("set feature gates: %w", err)
+	}
+	rest.SetDefaultWarningHandler(rest.NoWarnings{})
+	return &APIServer{options: o, probe: newProbe(cfg.baseURL()+"/readyz", cfg.Files.AdminKubeconfig)}, nil
+}
+
+// Name implements supervisor.Component.
+func (*APIServer) Name() string { return "apiserver" }
+
+// Run implements supervisor.Component.
+func (a *APIServer) Run(ctx context.Context) error {
+	opts, err := a.options.Complete(ctx)
+	if err != nil {
+		return fmt.Errorf("complete options: %w", err)
+	}
+	if errs := opts.Validate(); len(errs) != 0 {
+		return fmt.Errorf("check options: %w", utilerrors.NewAggregate(errs))
+	}
+	a.opts = opts
+	config, err := a.config()
+	if err != nil {
+		return err
+	}
+	completed, err := config.Complete()
+	if err != nil {
+		return fmt.Errorf("complete configuration: %w", err)
+	}
+	chain, err := apiapp.CreateServerChain(completed)
+	if err != nil {
+		return fmt.Errorf("create server chain: %w", err)
+	}
+	prepared, err := chain.PrepareRun()
+	if err != nil {
+		return fmt.Errorf("prepare: %w", err)
+	}
+	if err := prepared.Run(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// Ready implements supervisor.Component: every check of /readyz has passed, RBAC bootstrap among them.
+func (a *APIServer) Ready(ctx context.Context) error { return a.probe.check(ctx) }
+
+// config is app.NewConfig in the parts that it exports, with our dialer and handlers between them.
+func (a *APIServer) config() (*apiapp.Config, error) {
+	generic, informers, storage, err := controlplaneapiserver.BuildGenericConfig(
+		a.opts.CompletedOptions,
+		[]*runtime.Scheme{legacyscheme.Scheme, apiextensionsapiserver.Scheme, aggregatorscheme.Scheme},
+		controlplane.DefaultAPIResourceConfigSource(),
+		generatedopenapi.GetOpenAPIDefinitions,
+	)
+	if err != nil {
+		return nil, fmt.Errorf("build generic configuration: %w", err)
+	}
+	if a.Dial != nil {
+		generic.EgressSelector = egressselector.NewEgressSelectorWithMap(map[egressselector.EgressType]utilnet.DialFunc{
+			egressselector.Cluster: utilnet.DialFunc(a.Dial),
+		})
+	}
+	kube, resolver, initializers, err := apiapp.CreateKubeAPIServerConfig(a.opts, generic, informers, storage)
+	if err != nil {
+		return nil, fmt.Errorf("build API configuration: %w", err)
+	}
+	c := &apiapp.Config{Options: a.opts, KubeAPIs: kube}
+	cp := kube.ControlPlane
+	c.ApiExtensions, err = controlplaneapiserver.CreateAPIExtensionsConfig(*cp.Generic, cp.VersionedInformers, initializers, a.opts.CompletedOptions,
+		a.opts.MasterCount, resolver, webhook.NewDefaultAuthenticationInfoResolverWrapper(cp.ProxyTransport, cp.Generic.EgressSelector,
+			cp.Generic.LoopbackClientConfig, cp.Generic.TracerProvider))
+	if err != nil {
+		return nil, fmt.Errorf("build extensions configuration: %w", err)
+	}
+	c.Aggregator, err = controlplaneapiserver.CreateAggregatorConfig(*cp.Generic, a.opts.CompletedOptions, cp.VersionedInformers, resolver,
+		cp.ProxyTransport, cp.Extra.PeerProxy, initializers)
+	if err != nil {
+		return nil, fmt.Errorf("build aggregator configuration: %w", err)
+	}
+	if a.Wrap != nil {
+		c.Aggregator.GenericConfig.BuildHandlerChainFunc = func(api http.Handler, g *genericapiserver.Config) http.Handler {
+			return a.Wrap(genericapiserver.DefaultBuildHandlerChain(api, g), g.Authentication.Authenticator)
+		}
+	}
+	return c, nil
+}

@@ -1,0 +1,170 @@
+package controlplane
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// Files are the certificates and keys of the control plane, as paths.
+type Files struct {
+	ServerCA, ServerCAKey           string
+	ClientCA, ClientCAKey           string
+	RequestHeaderCA                 string
+	ServingCert, ServingKey         string
+	KubeletCert, KubeletKey         string
+	ProxyClientCert, ProxyClientKey string
+	ServiceKey                      string
+	AdminKubeconfig                 string
+	ControllerKubeconfig            string
+	SchedulerKubeconfig             string
+}
+
+// Config is what the control plane needs to know. All parts of it share one value.
+type Config struct {
+	Files Files
+	// EtcdEndpoint is the URL of the datastore, unix:// or http(s)://.
+	EtcdEndpoint string
+	// SingleServer says that no other API server shares the datastore: leases that only several need are off.
+	SingleServer bool
+	// BindAddress and Port are where the one port for clients and agents listens.
+	BindAddress string
+	Port        int
+	// AdvertiseAddress is what the kubernetes Service points to.
+	AdvertiseAddress netip.Addr
+	AdvertisePort    int
+	ClusterCIDRs     []netip.Prefix
+	ServiceCIDRs     []netip.Prefix
+	NodePortRange    string
+	ClusterDomain    string
+	// Verbosity is handed to nobody: logging is set once for the process.
+	APIServerArgs, ControllerManagerArgs, SchedulerArgs []string
+}
+
+// apiServerArgs is the command line of kube-apiserver for cfg; user arguments come last and win.
+func apiServerArgs(c Config) []string {
+	f := c.Files
+	reconciler := "lease"
+	gates := ""
+	if c.SingleServer {
+		reconciler = "master-count"
+		gates = "UnknownVersionInteroperabilityProxy=false,APIServerIdentity=false"
+	}
+	issuer := "https://kubernetes.default.svc." + c.ClusterDomain
+	args := []string{
+		"--advertise-address=" + c.AdvertiseAddress.String(),
+		"--allow-privileged=true",
+		"--anonymous-auth=false",
+		"--api-audiences=" + issuer + ",kedge",
+		"--authorization-mode=Node,RBAC",
+		"--bind-address=" + c.BindAddress,
+		"--client-ca-file=" + f.ClientCA,
+		"--enable-admission-plugins=NodeRestriction",
+		"--enable-aggregator-routing=true",
+		"--enable-bootstrap-token-auth=true",
+		"--endpoint-reconciler-type=" + reconciler,
+		"--etcd-servers=" + c.EtcdEndpoint,
+		"--kubelet-certificate-authority=" + f.ServerCA,
+		"--kubelet-client-certificate=" + f.KubeletCert,
+		"--kubelet-client-key=" + f.KubeletKey,
+		"--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
+		"--profiling=false",
+		"--proxy-client-cert-file=" + f.ProxyClientCert,
+		"--proxy-client-key-file=" + f.ProxyClientKey,
+		"--requestheader-allowed-names=system:auth-proxy",
+		"--requestheader-client-ca-file=" + f.RequestHeaderCA,
+		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
+		"--requestheader-group-headers=X-Remote-Group",
+		"--requestheader-username-headers=X-Remote-User",
+		"--secure-port=" + strconv.Itoa(c.Port),
+		"--service-account-issuer=" + issuer,
+		"--service-account-key-file=" + f.ServiceKey,
+		"--service-account-signing-key-file=" + f.ServiceKey,
+		"--service-cluster-ip-range=" + joinPrefixes(c.ServiceCIDRs),
+		"--service-node-port-range=" + c.NodePortRange,
+		"--storage-media-type=application/vnd.kubernetes.protobuf",
+		"--tls-cert-file=" + f.ServingCert,
+		"--tls-private-key-file=" + f.ServingKey,
+	}
+	if gates != "" {
+		args = append(args, "--feature-gates="+gates)
+	}
+	return append(args, userArgs(c.APIServerArgs)...)
+}
+
+// controllerManagerArgs is the command line of kube-controller-manager for cfg.
+func controllerManagerArgs(c Config) []string {
+	f := c.Files
+	args := []string{
+		"--allocate-node-cidrs=true",
+		"--authentication-kubeconfig=" + f.ControllerKubeconfig,
+		"--authorization-kubeconfig=" + f.ControllerKubeconfig,
+		"--bind-address=127.0.0.1",
+		"--cluster-cidr=" + joinPrefixes(c.ClusterCIDRs),
+		"--cluster-signing-kube-apiserver-client-cert-file=" + f.ClientCA,
+		"--cluster-signing-kube-apiserver-client-key-file=" + f.ClientCAKey,
+		"--cluster-signing-kubelet-client-cert-file=" + f.ClientCA,
+		"--cluster-signing-kubelet-client-key-file=" + f.ClientCAKey,
+		"--cluster-signing-kubelet-serving-cert-file=" + f.ServerCA,
+		"--cluster-signing-kubelet-serving-key-file=" + f.ServerCAKey,
+		"--cluster-signing-legacy-unknown-cert-file=" + f.ServerCA,
+		"--cluster-signing-legacy-unknown-key-file=" + f.ServerCAKey,
+		"--controllers=*,tokencleaner",
+		"--kubeconfig=" + f.ControllerKubeconfig,
+		"--leader-elect=" + strconv.FormatBool(!c.SingleServer),
+		"--profiling=false",
+		"--root-ca-file=" + f.ServerCA,
+		"--service-account-private-key-file=" + f.ServiceKey,
+		"--service-cluster-ip-range=" + joinPrefixes(c.ServiceCIDRs),
+		"--use-service-account-credentials=true",
+	}
+	return append(args, userArgs(c.ControllerManagerArgs)...)
+}
+
+// schedulerArgs is the command line of kube-scheduler for cfg.
+func schedulerArgs(c Config) []string {
+	k := c.Files.SchedulerKubeconfig
+	args := []string{
+		"--authentication-kubeconfig=" + k,
+		"--authorization-kubeconfig=" + k,
+		"--bind-address=127.0.0.1",
+		"--kubeconfig=" + k,
+		"--leader-elect=" + strconv.FormatBool(!c.SingleServer),
+		"--profiling=false",
+	}
+	return append(args, userArgs(c.SchedulerArgs)...)
+}
+
+// userArgs turns flag=value, as users of --kube-…-arg write it, into --flag=value.
+func userArgs(in []string) []string {
+	out := make([]string, 0, len(in))
+	for _, a := range in {
+		out = append(out, "--"+strings.TrimLeft(a, "-"))
+	}
+	return out
+}
+
+func joinPrefixes(ps []netip.Prefix) string {
+	s := make([]string, len(ps))
+	for i, p := range ps {
+		s[i] = p.String()
+	}
+	return strings.Join(s, ",")
+}
+
+// baseURL is where the API server answers on this machine.
+func (c Config) baseURL() string {
+	host := "127.0.0.1"
+	if a, err := netip.ParseAddr(c.BindAddress); err == nil && !a.IsUnspecified() {
+		host = c.BindAddress
+	}
+	return fmt.Sprintf("https://%s", netJoin(host, c.Port))
+}
+
+func netJoin(host string, port int) string {
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return host + ":" + strconv.Itoa(port)
+}

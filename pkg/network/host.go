@@ -1,0 +1,112 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+)
+
+// PrepareHost loads the kernel modules and sets the sysctls that pods and Services need.
+// A module that cannot be loaded may be built in, so only a missing sysctl is an error.
+func PrepareHost(log *slog.Logger, ipv6 bool) error {
+	for _, m := range []string{"overlay", "br_netfilter", "nf_conntrack", "nf_tables", "vxlan"} {
+		if out, err := exec.Command("modprobe", m).CombinedOutput(); err != nil {
+			log.Debug("load kernel module", "module", m, "error", err, "output", strings.TrimSpace(string(out)))
+		}
+	}
+	settings := map[string]string{
+		"net/ipv4/ip_forward":                "1",
+		"net/bridge/bridge-nf-call-iptables": "1",
+	}
+	if ipv6 {
+		settings["net/ipv6/conf/all/forwarding"] = "1"
+		settings["net/bridge/bridge-nf-call-ip6tables"] = "1"
+	}
+	for key, want := range settings {
+		if err := setSysctl(key, want); err != nil {
+			return fmt.Errorf("set sysctl %s to %s: %w", strings.ReplaceAll(key, "/", "."), want, err)
+		}
+	}
+	return nil
+}
+
+// setSysctl writes want only where it differs, because /proc/sys may be read-only with the right value in it.
+func setSysctl(key, want string) error {
+	path := filepath.Join("/proc/sys", key)
+	have, err := os.ReadFile(path)
+	if err == nil && strings.TrimSpace(string(have)) == want {
+		return nil
+	}
+	return os.WriteFile(path, []byte(want), 0o644)
+}
+
+// ErrNoAddress says that no interface of this host carries an address a node can be known by.
+var ErrNoAddress = errors.New("no usable address on any interface: give --node-ip")
+
+// NodeAddress finds the address this node is known by: that of the interface with the IPv4 default
+// route, else the first global address of any interface that is up and not ours.
+func NodeAddress() (netip.Addr, error) {
+	if a, ok := defaultRouteAddress(); ok {
+		return a, nil
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("list interfaces: %w", err)
+	}
+	for _, l := range links {
+		attrs := l.Attrs()
+		if attrs.Flags&net.FlagUp == 0 || ownLink(attrs.Name) {
+			continue
+		}
+		if a, ok := linkAddress(l); ok {
+			return a, nil
+		}
+	}
+	return netip.Addr{}, ErrNoAddress
+}
+
+func defaultRouteAddress() (netip.Addr, bool) {
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	for _, r := range routes {
+		if r.Dst != nil && !r.Dst.IP.IsUnspecified() {
+			continue
+		}
+		link, err := netlink.LinkByIndex(r.LinkIndex)
+		if err != nil {
+			continue
+		}
+		if a, ok := linkAddress(link); ok {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+func linkAddress(l netlink.Link) (netip.Addr, bool) {
+	addrs, err := netlink.AddrList(l, netlink.FAMILY_V4)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	for _, a := range addrs {
+		if ip, ok := netip.AddrFromSlice(a.IP.To4()); ok && ip.IsGlobalUnicast() {
+			return ip, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// ownLink reports whether kedge or its pods made the interface.
+func ownLink(name string) bool {
+	return name == bridgeName || strings.HasPrefix(name, "veth") || strings.HasPrefix(name, "flannel") || strings.HasPrefix(name, "kedge")
+}
