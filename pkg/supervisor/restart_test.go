@@ -69,7 +69,8 @@ func TestRestartedPartMayFailAlone(t *testing.T) {
 			return nil
 		}}
 		ctx, cancel := context.WithCancel(t.Context())
-		s := New(Config{Log: quiet(), OnReady: cancel}, Restart(bridge, RestartPolicy{Log: quiet()}), d.part("a", 0))
+		onReady := func() { d.write("ready without the bridge") }
+		s := New(Config{Log: quiet(), OnReady: onReady}, Restart(bridge, RestartPolicy{Log: quiet()}), d.part("a", 0))
 		done := make(chan error)
 		go func() { done <- s.Run(ctx) }()
 		time.Sleep(optionalWait + time.Second)
@@ -77,10 +78,15 @@ func TestRestartedPartMayFailAlone(t *testing.T) {
 		if st[0].State != NotReady || st[0].Reason != "waiting to be restarted: panic: port in use" || st[1].State != Ready {
 			t.Errorf("%+v", st)
 		}
-		if err := <-done; err != nil { // OnReady stops it, once the bridge stays up
+		time.Sleep(time.Hour)
+		if st := s.Status(); st[0].State != Ready {
+			t.Errorf("%+v", st)
+		}
+		cancel()
+		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		d.want(t, "start a", "stop a", "stop bridge")
+		d.want(t, "start a", "ready without the bridge", "stop a", "stop bridge")
 	})
 }
 

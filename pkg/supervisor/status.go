@@ -22,14 +22,16 @@ type Status struct {
 	State State  `json:"state"`
 	// Since is when the component entered State.
 	Since time.Time `json:"since"`
+	// Optional says that the component may fail alone (see Restart): the others do without it.
+	Optional bool `json:"optional,omitempty"`
 	// Reason says why the component is not ready or has failed; empty otherwise.
 	Reason string `json:"reason,omitempty"`
 }
 
-// AllReady reports whether there is at least one component and each of them is ready.
+// AllReady reports whether there is at least one component and each of them, but for optional ones, is ready.
 func AllReady(statuses []Status) bool {
 	for _, s := range statuses {
-		if s.State != Ready {
+		if s.State != Ready && !s.Optional {
 			return false
 		}
 	}

@@ -35,13 +35,14 @@ type unit struct {
 }
 
 func newUnit(s *Supervisor, c Component) *unit {
+	_, optional := c.(*restarter)
 	return &unit{
 		component: c,
 		sup:       s,
 		log:       s.cfg.Log.With("component", c.Name()),
 		done:      make(chan struct{}),
 		probing:   make(chan struct{}, 1),
-		status:    Status{Name: c.Name(), State: Waiting, Since: time.Now()},
+		status:    Status{Name: c.Name(), State: Waiting, Since: time.Now(), Optional: optional},
 	}
 }
 
@@ -106,7 +107,7 @@ func (u *unit) awaitReady(ctx context.Context) bool {
 			}
 			u.log.Info("component ready", "took", round(waited))
 			return true
-		case u.optional() && waited >= optionalWait:
+		case u.current().Optional && waited >= optionalWait:
 			u.change(Starting, NotReady, err.Error())
 			u.log.Warn("component not ready, going on without it", "reason", err)
 			return true
@@ -126,12 +127,6 @@ func (u *unit) awaitReady(ctx context.Context) bool {
 		case <-time.After(pause):
 		}
 	}
-}
-
-// optional says whether the component may fail alone, so that nothing may depend on it.
-func (u *unit) optional() bool {
-	_, ok := u.component.(*restarter)
-	return ok
 }
 
 func (u *unit) ended() bool {
@@ -226,7 +221,7 @@ func (u *unit) current() Status {
 func (u *unit) set(state State, reason string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.status = Status{Name: u.status.Name, State: state, Since: time.Now(), Reason: reason}
+	u.status.State, u.status.Since, u.status.Reason = state, time.Now(), reason
 }
 
 // change moves from one state to another and reports whether the component was in the first one.
