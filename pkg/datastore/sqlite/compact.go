@@ -1,0 +1,137 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"time"
+)
+
+// Compact makes the states before rev unreadable and returns once that is durable. The rows go in the
+// background, in steps that leave time for writes.
+func (s *Store) Compact(ctx context.Context, rev int64) error {
+	return s.Do(ctx, 0, func(tx *Tx) error { return tx.Compact(rev) })
+}
+
+const (
+	minSweep  = 32
+	maxSweep  = 2048
+	sweepTime = 4 * time.Millisecond // what one step may take away from waiting writes
+	// Free pages are given back to the file system once they are this many and a third of the file;
+	// fewer are left for the next rows.
+	vacuumAbove = 4096
+	vacuumStep  = 256
+)
+
+// sweeper deletes compacted rows, gives free pages back and keeps the write-ahead log small. It belongs
+// to the writer's goroutine.
+type sweeper struct {
+	garbage  []int64
+	batch    int // rows per step, adapted to the time a step takes
+	vacuum   bool
+	walLimit int64
+	commits  int
+	paused   time.Time // no sweep before, after a failure
+}
+
+func (g *sweeper) add(garbage []int64) {
+	if len(g.garbage) == 0 {
+		g.garbage = garbage
+		return
+	}
+	g.garbage = append(g.garbage, garbage...)
+}
+
+func (g *sweeper) pending() bool { return len(g.garbage) > 0 || g.vacuum }
+
+// afterCommit takes a step even under constant load, at a share of the commits, and bounds the log.
+func (g *sweeper) afterCommit(w *writer) {
+	g.commits++
+	if g.commits%8 == 0 && g.pending() {
+		g.step(w)
+	}
+	if g.commits%64 == 0 {
+		g.boundLog(w)
+	}
+}
+
+// boundLog empties the log when SQLite's own checkpoints could not keep it small, because some read was
+// always active. It waits for reads, which are short.
+func (g *sweeper) boundLog(w *writer) {
+	if fileSize(w.s.cfg.Path+"-wal") <= g.walLimit {
+		return
+	}
+	if err := w.c.run("PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
+		w.s.cfg.Log.Warn("cannot shorten the write-ahead log", "error", err)
+	}
+}
+
+// step does one piece of work and tells whether there is more to do now.
+func (g *sweeper) step(w *writer) bool {
+	if !g.pending() || time.Now().Before(g.paused) {
+		return false
+	}
+	start := time.Now()
+	var err error
+	if len(g.garbage) > 0 {
+		err = g.deleteRows(w)
+	} else {
+		err = g.shrink(w)
+	}
+	if err != nil {
+		_ = w.c.run("ROLLBACK") // there may be none
+		g.paused = time.Now().Add(time.Minute)
+		w.s.cfg.Log.Warn("cannot delete compacted rows, trying again in a minute", "error", err)
+		return false
+	}
+	g.batch = nextBatch(g.batch, time.Since(start))
+	return g.pending()
+}
+
+// nextBatch doubles the rows of a step while it is quick and halves them when it takes too long.
+func nextBatch(batch int, took time.Duration) int {
+	switch {
+	case took > sweepTime:
+		batch /= 2
+	case took < sweepTime/2:
+		batch *= 2
+	}
+	return min(max(batch, minSweep), maxSweep)
+}
+
+func (g *sweeper) deleteRows(w *writer) error {
+	n := min(g.batch, len(g.garbage))
+	if err := w.c.run("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	for _, id := range g.garbage[:n] {
+		if err := w.c.run("DELETE FROM kine WHERE id = ?", id); err != nil {
+			return err
+		}
+	}
+	if err := w.c.run("COMMIT"); err != nil {
+		return err
+	}
+	g.garbage = g.garbage[n:]
+	if len(g.garbage) == 0 {
+		g.garbage = nil
+		g.vacuum = true
+	}
+	return nil
+}
+
+// shrink moves free pages to the end of the file and cuts them off, a few at a time.
+func (g *sweeper) shrink(w *writer) error {
+	free, err := w.c.integer("PRAGMA freelist_count")
+	if err != nil {
+		return err
+	}
+	pages, err := w.c.integer("PRAGMA page_count")
+	if err != nil {
+		return err
+	}
+	if free < vacuumAbove || free < pages/3 {
+		g.vacuum = false
+		return nil
+	}
+	return w.c.each("PRAGMA incremental_vacuum(256)", func([]driver.Value) error { return nil })
+}

@@ -1,0 +1,194 @@
+package sqlite
+
+import (
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"slices"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/kedge-io/kedge/pkg/datastore/keyindex"
+)
+
+// errGone says that a compaction took a row between the index and the table.
+var errGone = errors.New("row is gone")
+
+// Range answers with the keys of [key, end) and their values at revision at; see keyindex.Range for
+// the meaning of end, at and limit. Without values the table is not read at all.
+func (s *Store) Range(key, end string, at, limit int64, values bool) ([]*mvccpb.KeyValue, keyindex.Page, error) {
+	for {
+		page, err := s.index.Range(key, end, at, limit)
+		if err != nil {
+			return nil, page, err
+		}
+		kvs, err := s.keyValues(page.Entries, values)
+		if errors.Is(err, errGone) {
+			if _, compacted := s.index.Revisions(); at > 0 && at < compacted {
+				return nil, page, keyindex.ErrCompacted
+			}
+			if _, compacted := s.index.Revisions(); page.Rev < compacted {
+				continue // the state that was read is older than a compaction that came between
+			}
+			return nil, page, fmt.Errorf("%w: a value is missing", errDamaged)
+		}
+		return kvs, page, err
+	}
+}
+
+// Count returns how many keys Range would find.
+func (s *Store) Count(key, end string, at int64) (keyindex.Page, error) {
+	return s.index.Range(key, end, at, 1)
+}
+
+// Events returns what happened to the keys of [key, end) from revision from to revision to, oldest
+// first, and the revision up to which the answer is complete; it stops after about limit events.
+func (s *Store) Events(key, end string, from, to int64, limit int) ([]*mvccpb.Event, int64, error) {
+	changes, upTo, err := s.index.Changes(key, end, from, to, limit)
+	if err != nil {
+		return nil, 0, err
+	}
+	var entries []keyindex.Entry
+	for _, c := range changes {
+		if !c.Rev.Deleted() {
+			entries = append(entries, keyindex.Entry{Key: c.Key, Rev: c.Rev})
+		}
+		if c.Prev.Mod > 0 && !c.Prev.Deleted() {
+			entries = append(entries, keyindex.Entry{Key: c.Key, Rev: c.Prev})
+		}
+	}
+	kvs, err := s.keyValues(entries, true)
+	if errors.Is(err, errGone) {
+		return nil, 0, keyindex.ErrCompacted
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	byRev := make(map[int64]*mvccpb.KeyValue, len(kvs))
+	for _, kv := range kvs {
+		byRev[kv.ModRevision] = kv
+	}
+	events := make([]*mvccpb.Event, 0, len(changes))
+	for _, c := range changes {
+		e := &mvccpb.Event{Kv: byRev[c.Rev.Mod], PrevKv: byRev[c.Prev.Mod]}
+		if c.Rev.Deleted() {
+			e.Type = mvccpb.DELETE
+			e.Kv = &mvccpb.KeyValue{Key: []byte(c.Key), ModRevision: c.Rev.Mod}
+		}
+		events = append(events, e)
+	}
+	return events, upTo, nil
+}
+
+func keyValue(e keyindex.Entry, value []byte) *mvccpb.KeyValue {
+	return &mvccpb.KeyValue{
+		Key: []byte(e.Key), Value: value, Lease: e.Lease,
+		CreateRevision: e.Create, ModRevision: e.Mod, Version: e.Version,
+	}
+}
+
+func (s *Store) keyValues(entries []keyindex.Entry, values bool) ([]*mvccpb.KeyValue, error) {
+	kvs := make([]*mvccpb.KeyValue, len(entries))
+	for i, e := range entries {
+		kvs[i] = keyValue(e, nil)
+	}
+	if !values || len(kvs) == 0 {
+		return kvs, nil
+	}
+	c, err := s.reader()
+	if err != nil {
+		return nil, fmt.Errorf("open reader: %w", err)
+	}
+	defer func() { s.readers <- c }()
+	if err := fillValues(c, kvs); err != nil {
+		return nil, err
+	}
+	return kvs, nil
+}
+
+// reader waits for a free read connection. The caller gives it back through s.readers.
+func (s *Store) reader() (*conn, error) {
+	c := <-s.readers
+	if c != nil {
+		return c, nil
+	}
+	c, err := openConn(s.cfg.Path, "busy_timeout = 10000", "query_only = ON", "cache_size = -1024")
+	if err != nil {
+		s.readers <- nil
+	}
+	return c, err
+}
+
+const (
+	valueOf  = "SELECT value FROM kine WHERE id = ?"
+	valuesIn = "SELECT id, value FROM kine WHERE id >= ? AND id <= ?"
+	// readChunk bounds how long one read keeps its snapshot, which holds back checkpoints.
+	readChunk = 1000
+)
+
+// fillValues reads the value of every element. Rows never change once written, so no snapshot is
+// needed over the whole list.
+func fillValues(c *conn, kvs []*mvccpb.KeyValue) error {
+	if len(kvs) == 1 {
+		return fillOne(c, kvs[0])
+	}
+	byRev := slices.Clone(kvs)
+	slices.SortFunc(byRev, func(a, b *mvccpb.KeyValue) int { return int(a.ModRevision - b.ModRevision) })
+	for len(byRev) > 0 {
+		chunk := byRev[:min(readChunk, len(byRev))]
+		byRev = byRev[len(chunk):]
+		if err := fillChunk(c, chunk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func fillOne(c *conn, kv *mvccpb.KeyValue) error {
+	found := false
+	err := c.each(valueOf, func(row []driver.Value) error {
+		kv.Value, found = asBytes(row[0]), true
+		return nil
+	}, kv.ModRevision)
+	if err == nil && !found {
+		return errGone
+	}
+	return err
+}
+
+// fillChunk takes elements in ascending revision. Where they lie close together one scan over all
+// rows between is cheaper than a search for each.
+func fillChunk(c *conn, kvs []*mvccpb.KeyValue) (err error) {
+	first, last := kvs[0].ModRevision, kvs[len(kvs)-1].ModRevision
+	if last-first < int64(2*len(kvs)) {
+		return fillScan(c, kvs, first, last)
+	}
+	if err := c.run("BEGIN"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.run("COMMIT")) }()
+	for _, kv := range kvs {
+		if err := fillOne(c, kv); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func fillScan(c *conn, kvs []*mvccpb.KeyValue, first, last int64) error {
+	err := c.each(valuesIn, func(row []driver.Value) error {
+		id := asInt(row[0])
+		for len(kvs) > 0 && kvs[0].ModRevision == id {
+			kvs[0].Value = asBytes(row[1])
+			kvs = kvs[1:]
+		}
+		if len(kvs) > 0 && kvs[0].ModRevision < id {
+			return errGone
+		}
+		return nil
+	}, first, last)
+	if err == nil && len(kvs) > 0 {
+		return errGone
+	}
+	return err
+}
