@@ -33,7 +33,9 @@ type Config struct {
 	// Synchronous is "FULL" (default: acknowledged writes survive a power cut) or "NORMAL" (they
 	// survive only a crash of the process, and cost no disk sync).
 	Synchronous string
-	Log         *slog.Logger
+	// ProgressInterval is how often quiet watches hear of progress without asking. 0 means 5 s.
+	ProgressInterval time.Duration
+	Log              *slog.Logger
 }
 
 const (
@@ -107,7 +109,9 @@ func (d *Datastore) serve(ctx context.Context, store *sqlite.Store, hub *watch.H
 	if err != nil {
 		return fmt.Errorf("listen for datastore clients: %w", err)
 	}
-	api := etcdapi.New(etcdapi.Config{Store: store, Hub: hub, ClientURL: d.Endpoint(), Log: d.cfg.Log})
+	api := etcdapi.New(etcdapi.Config{
+		Store: store, Hub: hub, ClientURL: d.Endpoint(), ProgressInterval: d.cfg.ProgressInterval, Log: d.cfg.Log,
+	})
 	server := newGRPC()
 	api.Register(server)
 	ctx, cancel := context.WithCancel(ctx)

@@ -99,10 +99,11 @@ func (st *Stream) Watch(opts Options) bool {
 	if _, taken := st.watches[opts.ID]; taken {
 		return false
 	}
-	w := &watch{opts: opts, span: span{opts.Key, opts.End}, stream: st, next: opts.Start, told: h.rev}
+	w := &watch{opts: opts, span: span{opts.Key, opts.End}, stream: st, next: opts.Start}
 	if w.next <= 0 {
 		w.next = h.rev + 1
 	}
+	w.told = w.next - 1
 	st.watches[opts.ID] = w
 	st.push(Delivery{WatchID: opts.ID, Kind: Created, Revision: h.rev})
 	if w.next > h.rev {
@@ -144,6 +145,11 @@ func (st *Stream) reportProgress() {
 		return
 	}
 	st.progress = false
+	for _, w := range st.watches {
+		if w.next > st.hub.rev+1 { // wants the future only: telling it the present would take it back
+			return
+		}
+	}
 	st.push(Delivery{WatchID: AllWatches, Kind: Progress, Revision: st.hub.rev})
 }
 
