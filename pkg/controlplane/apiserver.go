@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
@@ -33,6 +34,9 @@ type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Wrap puts handlers in front of the API server's own on the shared port. auth says who a request comes from.
 type Wrap func(api http.Handler, auth authenticator.Request) http.Handler
+
+// stopTimeout is how long open connections may hold the stop of the API server.
+const stopTimeout = time.Second
 
 // APIServer is kube-apiserver as a component.
 type APIServer struct {
@@ -84,6 +88,8 @@ func (a *APIServer) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("create server chain: %w", err)
 	}
+	// Watches of parts that have stopped without closing them would hold the stop for a minute.
+	chain.GenericAPIServer.ShutdownTimeout = stopTimeout
 	prepared, err := chain.PrepareRun()
 	if err != nil {
 		return fmt.Errorf("prepare: %w", err)

@@ -44,7 +44,10 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make dependencies: %w", err)
 	}
-	return kubeletapp.Run(ctx, k.server, deps, utilfeature.DefaultFeatureGate)
+	if err := kubeletapp.Run(ctx, k.server, deps, utilfeature.DefaultFeatureGate); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
 }
 
 // Ready implements supervisor.Component: the kubelet's own health endpoint answers ok.

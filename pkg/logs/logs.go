@@ -4,6 +4,7 @@
 package logs
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/textlogger"
 )
 
 // Config says how much is logged and where.
@@ -45,27 +47,26 @@ func Setup(cfg Config) (*slog.Logger, error) {
 	return log, nil
 }
 
-// setupKlog drops the info lines of Kubernetes unless they were asked for; warnings and errors
-// pass through Filter. With one_output a line goes to its own severity's writer only.
+// setupKlog sends Kubernetes' lines through Filter, in klog's own format. It goes by a logger and not by
+// klog's output flags, because containerd's CRI plugin sets those flags back.
 func setupKlog(cfg Config) error {
 	flags := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(flags)
-	settings := [][2]string{
-		{"logtostderr", "false"}, {"alsologtostderr", "false"}, {"stderrthreshold", "FATAL"},
-		{"one_output", "true"}, {"v", strconv.Itoa(cfg.Verbosity)}, {"vmodule", cfg.VModule},
+	text := textlogger.NewConfig(textlogger.Verbosity(cfg.Verbosity), textlogger.Output(filter{out: cfg.Output, all: cfg.wantsInfo()}))
+	if err := flags.Set("v", strconv.Itoa(cfg.Verbosity)); err != nil {
+		return fmt.Errorf("set v to %d: %w", cfg.Verbosity, err)
 	}
-	for _, s := range settings {
-		if err := flags.Set(s[0], s[1]); err != nil {
-			return fmt.Errorf("set --%s to %q: %w", s[0], s[1], err)
+	if cfg.VModule != "" {
+		if err := errors.Join(flags.Set("vmodule", cfg.VModule), text.VModule().Set(cfg.VModule)); err != nil {
+			return fmt.Errorf("set vmodule to %q: %w", cfg.VModule, err)
 		}
 	}
-	info, rest := io.Discard, io.Writer(quiet{cfg.Output})
-	if cfg.Debug || cfg.Verbosity > 0 || cfg.VModule != "" {
-		info, rest = cfg.Output, cfg.Output
-	}
-	klog.SetOutputBySeverity("INFO", info)
-	klog.SetOutputBySeverity("WARNING", rest)
-	klog.SetOutputBySeverity("ERROR", rest)
-	klog.SetOutputBySeverity("FATAL", cfg.Output)
+	lines := filter{out: cfg.Output, all: cfg.wantsInfo()}
+	klog.SetLoggerWithOptions(textlogger.NewLogger(text), klog.ContextualLogger(true), klog.WriteKlogBuffer(func(line []byte) {
+		_, _ = lines.Write(line)
+	}))
 	return nil
 }
+
+// wantsInfo reports whether the info lines of Kubernetes are shown.
+func (c Config) wantsInfo() bool { return c.Debug || c.Verbosity > 0 || c.VModule != "" }

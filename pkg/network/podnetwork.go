@@ -110,7 +110,7 @@ func (p *Pods) loadMasquerade(ctx context.Context) error {
 // awaitPodCIDRs watches this node until the controller manager has given it addresses for pods.
 func (p *Pods) awaitPodCIDRs(ctx context.Context, client kubernetes.Interface) ([]netip.Prefix, error) {
 	self := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", p.cfg.NodeName).String()}
-	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		if cidrs, err := p.watchPodCIDRs(ctx, client, self); err != nil || len(cidrs) > 0 {
 			return cidrs, err
 		}
@@ -152,7 +152,8 @@ func parsePrefixes(in []string) ([]netip.Prefix, error) {
 	return out, nil
 }
 
-// writeConflist writes the CNI configuration when it differs; a rename makes it appear whole.
+// writeConflist writes the CNI configuration when it differs. A rename inside the directory makes it
+// appear whole and is what containerd's watcher reacts to: it ignores files that are merely created.
 func (p *Pods) writeConflist(cidrs []netip.Prefix) error {
 	want, err := conflist(cidrs, p.cfg.IPAMDir)
 	if err != nil {
@@ -161,7 +162,7 @@ func (p *Pods) writeConflist(cidrs []netip.Prefix) error {
 	if have, err := os.ReadFile(p.conflistPath()); err == nil && bytes.Equal(have, want) {
 		return nil
 	}
-	tmp := filepath.Join(p.cfg.IPAMDir, conflistName+".new")
+	tmp := filepath.Join(p.cfg.CNIConfDir, conflistName+".new")
 	if err := os.WriteFile(tmp, want, 0o600); err != nil {
 		return fmt.Errorf("write CNI configuration: %w", err)
 	}

@@ -1,0 +1,170 @@
+// Package agent builds what runs on every node, a server's own node included: containerd, kubelet,
+// kube-proxy, the pod network and DNS. Only cli imports it.
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/kedge-io/kedge/pkg/certs"
+	"github.com/kedge-io/kedge/pkg/config"
+	"github.com/kedge-io/kedge/pkg/cri"
+	"github.com/kedge-io/kedge/pkg/dns"
+	"github.com/kedge-io/kedge/pkg/kubelet"
+	"github.com/kedge-io/kedge/pkg/network"
+	"github.com/kedge-io/kedge/pkg/payload"
+	"github.com/kedge-io/kedge/pkg/supervisor"
+)
+
+// Cluster is what all nodes of a cluster share and a node learns from its server.
+type Cluster struct {
+	// ServerURL is where this node's parts reach the API.
+	ServerURL string
+	// ServerCA and ClientCA are PEM bundles.
+	ServerCA, ClientCA []byte
+	ClusterCIDRs       []netip.Prefix
+	DNS                []netip.Addr
+	Domain             string
+	// PodNetwork is bridge or none.
+	PodNetwork string
+	// NoProxy leaves Services to a network plugin of the user.
+	NoProxy bool
+	// NoDNS leaves names to a DNS server of the user.
+	NoDNS bool
+}
+
+// Agent is one node, prepared and not started.
+type Agent struct {
+	cfg     config.Agent
+	cluster Cluster
+	paths   paths
+	payload *payload.Payload
+	certs   *certs.Node
+	log     *slog.Logger
+}
+
+// New unpacks the bundled programs, sets up the host and has this node's certificates signed.
+func New(ctx context.Context, cfg config.Agent, cluster Cluster, signer certs.Signer, log *slog.Logger) (*Agent, error) {
+	a := &Agent{cfg: cfg, cluster: cluster, paths: newPaths(cfg.DataDir), log: log}
+	var err error
+	if a.payload, err = payload.Ensure(payload.Config{DataDir: cfg.DataDir, PreferHostBin: cfg.PreferHostBin, Log: log}); err != nil {
+		return nil, fmt.Errorf("unpack bundled programs: %w", err)
+	}
+	// kube-proxy and the CNI plugins look for nft in the PATH.
+	if err := os.Setenv("PATH", a.payload.SearchPath(os.Getenv("PATH"))); err != nil {
+		return nil, fmt.Errorf("set PATH: %w", err)
+	}
+	if err := network.PrepareHost(log, hasIPv6(cluster.ClusterCIDRs)); err != nil {
+		return nil, fmt.Errorf("prepare host: %w", err)
+	}
+	ips := make([]net.IP, 0, len(cfg.NodeIPs))
+	for _, ip := range cfg.NodeIPs {
+		ips = append(ips, ip.AsSlice())
+	}
+	a.certs, err = certs.EnsureNode(ctx, certs.NodeConfig{
+		DataDir: cfg.DataDir, NodeName: cfg.NodeName, NodeIPs: ips, ServerURL: cluster.ServerURL,
+		ServerCA: cluster.ServerCA, ClientCA: cluster.ClientCA, Signer: signer,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("prepare node certificates: %w", err)
+	}
+	return a, nil
+}
+
+// Certs are this node's certificates, for renewal.
+func (a *Agent) Certs() *certs.Node { return a.certs }
+
+// Runtime is what does not need the API: it may start beside the control plane.
+func (a *Agent) Runtime() (supervisor.Component, error) {
+	ref, archive := a.payload.PauseImage()
+	runc, err := a.payload.Path("runc")
+	if err != nil {
+		return nil, err
+	}
+	shim, err := a.payload.Path("containerd-shim-runc-v2")
+	if err != nil {
+		return nil, err
+	}
+	if a.cfg.PauseImage != "" {
+		ref = a.cfg.PauseImage
+	}
+	return cri.New(cri.Config{
+		Root: a.paths.containerd, State: containerdState, Socket: ContainerdSocket, ConfigFile: a.paths.containerdConfig,
+		Runc: runc, Shim: shim, CNIBinDir: a.payload.BinDir(), CNIConfDir: a.paths.cniConf,
+		PauseImage: ref, PauseArchive: archive, RegistryDir: a.paths.registries,
+		Snapshotter: a.cfg.Snapshotter, SystemdCgroup: kubelet.SystemdCgroup(), RestrictOOMScoreAdj: !cri.CanLowerOOMScore(),
+	}, a.log)
+}
+
+// Node is what makes this machine a node, in start order; its parts may start together.
+func (a *Agent) Node() ([]supervisor.Component, error) {
+	makers := []func() (supervisor.Component, error){a.kubelet, a.podNetwork, a.proxy, a.dns}
+	var parts []supervisor.Component
+	for _, part := range makers {
+		c, err := part()
+		if err != nil {
+			return nil, err
+		}
+		if c != nil {
+			parts = append(parts, c)
+		}
+	}
+	return parts, nil
+}
+
+func (a *Agent) kubelet() (supervisor.Component, error) {
+	labels, err := parseLabels(a.cfg.NodeLabels)
+	if err != nil {
+		return nil, err
+	}
+	dns := a.cluster.DNS
+	if a.cluster.NoDNS {
+		a.log.Debug("pods are still told the cluster DNS address", "address", dns)
+	}
+	return kubelet.New(kubelet.Config{
+		NodeName: a.cfg.NodeName, NodeIPs: a.cfg.NodeIPs,
+		Kubeconfig: a.certs.KubeletKubeconfig, ClientCA: a.certs.ClientCA,
+		ServingCert: a.certs.ServingKubelet.Cert, ServingKey: a.certs.ServingKubelet.Key,
+		CRISocket: ContainerdSocket, RootDir: a.paths.kubelet, StaticPodDir: a.paths.staticPods, PluginDir: a.paths.volumePlugins,
+		ClusterDNS: dns, ClusterDomain: a.cluster.Domain, ResolvConf: a.resolvConf(), SystemdCgroup: kubelet.SystemdCgroup(),
+		Labels: labels, Taints: a.cfg.NodeTaints, ExtraArgs: a.cfg.KubeletArgs,
+	})
+}
+
+func (a *Agent) podNetwork() (supervisor.Component, error) {
+	if a.cluster.PodNetwork == "none" {
+		return nil, nil
+	}
+	nft, err := a.payload.Path("nft")
+	if err != nil {
+		return nil, err
+	}
+	return network.NewPods(network.PodConfig{
+		NodeName: a.cfg.NodeName, Kubeconfig: a.certs.KubeletKubeconfig, ClusterCIDRs: a.cluster.ClusterCIDRs,
+		CNIConfDir: a.paths.cniConf, IPAMDir: a.paths.ipam, Nft: nft,
+	}, a.log)
+}
+
+func (a *Agent) proxy() (supervisor.Component, error) {
+	if a.cluster.NoProxy {
+		return nil, nil
+	}
+	return network.NewProxy(network.ProxyConfig{
+		NodeName: a.cfg.NodeName, NodeIP: a.cfg.NodeIPs[0], Kubeconfig: a.certs.KubeProxyKubeconfig,
+		ClusterCIDRs: a.cluster.ClusterCIDRs, ExtraArgs: a.cfg.KubeProxyArgs,
+	})
+}
+
+func (a *Agent) dns() (supervisor.Component, error) {
+	if a.cluster.NoDNS {
+		return nil, nil
+	}
+	return dns.New(dns.Config{
+		Kubeconfig: a.certs.ControllerKubeconfig, NodeName: a.cfg.NodeName, ClusterDomain: a.cluster.Domain,
+		Listen: a.cluster.DNS, ResolvConf: a.resolvConf(), Log: a.log,
+	})
+}

@@ -1,0 +1,78 @@
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/kedge-io/kedge/pkg/config"
+)
+
+// What may be lost at a reboot is under /run; crictl and ctr look for the socket there.
+const (
+	containerdState = "/run/kedge/containerd"
+	// ContainerdSocket is where the CRI and containerd's API are served.
+	ContainerdSocket = containerdState + "/containerd.sock"
+)
+
+// paths are the places of a node below its data directory.
+type paths struct {
+	containerd, containerdConfig, registries string
+	cniConf, ipam                            string
+	kubelet, staticPods, volumePlugins       string
+}
+
+func newPaths(dataDir string) paths {
+	in := func(parts ...string) string { return filepath.Join(append([]string{dataDir, "agent"}, parts...)...) }
+	p := paths{
+		containerd:       in("containerd"),
+		containerdConfig: in("etc", "containerd", "config.toml"),
+		registries:       in("etc", "containerd", "certs.d"),
+		cniConf:          in("etc", "cni", "net.d"),
+		ipam:             in("ipam"),
+		kubelet:          in("kubelet"),
+		staticPods:       in("pod-manifests"),
+		volumePlugins:    in("libexec", "kubernetes", "kubelet-plugins", "volume", "exec"),
+	}
+	// CSI drivers and monitoring manifests name this directory; only a node of its own kind has another.
+	if dataDir == config.DefaultDataDir {
+		p.kubelet = "/var/lib/kubelet"
+	}
+	return p
+}
+
+// resolvConf is the resolver file for names outside the cluster: the one of the settings, else the one
+// that systemd-resolved keeps with real servers in it, else the host's.
+func (a *Agent) resolvConf() string {
+	if a.cfg.ResolvConf != "" {
+		return a.cfg.ResolvConf
+	}
+	const resolved = "/run/systemd/resolve/resolv.conf"
+	if _, err := os.Stat(resolved); err == nil {
+		return resolved
+	}
+	return "/etc/resolv.conf"
+}
+
+func parseLabels(in []string) (map[string]string, error) {
+	out := make(map[string]string, len(in))
+	for _, l := range in {
+		k, v, ok := strings.Cut(l, "=")
+		if !ok {
+			return nil, fmt.Errorf("node-label %q: write it as key=value", l)
+		}
+		out[k] = v
+	}
+	return out, nil
+}
+
+func hasIPv6(ps []netip.Prefix) bool {
+	for _, p := range ps {
+		if p.Addr().Is6() {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,129 @@
+// Package server builds the control plane of a site: datastore, API server, controllers, add-ons.
+// Only cli imports it.
+package server
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/kedge-io/kedge/pkg/certs"
+	"github.com/kedge-io/kedge/pkg/config"
+	"github.com/kedge-io/kedge/pkg/controlplane"
+	"github.com/kedge-io/kedge/pkg/datastore"
+	"github.com/kedge-io/kedge/pkg/supervisor"
+)
+
+// Server is the control plane of a site, prepared and not started.
+type Server struct {
+	cfg   config.Server
+	certs *certs.Server
+	log   *slog.Logger
+	store *datastore.Datastore
+	plane controlplane.Config
+}
+
+// New makes or loads the certificates and prepares the datastore. cfg must have its node name,
+// addresses and derived settings filled in.
+func New(cfg config.Server, log *slog.Logger) (*Server, error) {
+	s := &Server{cfg: cfg, log: log}
+	var err error
+	if s.certs, err = certs.EnsureServer(s.certsConfig()); err != nil {
+		return nil, fmt.Errorf("prepare certificates: %w", err)
+	}
+	endpoint := cfg.DatastoreEndpoint
+	if endpoint == "" {
+		if s.store, err = datastore.New(datastore.Config{Dir: filepath.Join(cfg.DataDir, "server", "db"), Socket: DatastoreSocket, Log: log}); err != nil {
+			return nil, fmt.Errorf("prepare datastore: %w", err)
+		}
+		endpoint = s.store.Endpoint()
+	}
+	s.plane = s.planeConfig(endpoint)
+	return s, nil
+}
+
+// DatastoreSocket is where the datastore is served to the API server of the same machine.
+const DatastoreSocket = "/run/kedge/datastore.sock"
+
+// Certs are the certificates of the control plane.
+func (s *Server) Certs() *certs.Server { return s.certs }
+
+// URL is where parts on this machine reach the API.
+func (s *Server) URL() string { return "https://" + net.JoinHostPort("127.0.0.1", fmt.Sprint(s.cfg.Port)) }
+
+// Datastore is the first part to start, or nil when the datastore is elsewhere.
+func (s *Server) Datastore() supervisor.Component {
+	if s.store == nil {
+		return nil
+	}
+	return s.store
+}
+
+// APIServer is the second.
+func (s *Server) APIServer() (supervisor.Component, error) { return controlplane.NewAPIServer(s.plane) }
+
+// Controllers need the API server; they may start together.
+func (s *Server) Controllers() ([]supervisor.Component, error) {
+	var parts []supervisor.Component
+	if !s.cfg.DisableControllerManager {
+		m, err := controlplane.NewControllerManager(s.plane)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, m)
+	}
+	if !s.cfg.DisableScheduler {
+		c, err := controlplane.NewScheduler(s.plane)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, c)
+	}
+	return parts, nil
+}
+
+func (s *Server) certsConfig() certs.ServerConfig {
+	c := s.cfg
+	out := certs.ServerConfig{
+		DataDir: c.DataDir, APIServerURL: s.URL(), ClusterDomain: c.ClusterDomain, NodeName: c.NodeName,
+		Kubeconfig: certs.UserKubeconfig{Path: c.WriteKubeconfig, Mode: c.WriteKubeconfigMode, Group: c.WriteKubeconfigGroup},
+	}
+	for _, p := range c.ServiceCIDRs {
+		out.ServiceIPs = append(out.ServiceIPs, p.Masked().Addr().Next().AsSlice())
+	}
+	for _, ip := range append(append([]netip.Addr{c.AdvertiseAddress}, c.NodeIPs...), c.NodeExternalIPs...) {
+		out.ServingIPs = append(out.ServingIPs, ip.AsSlice())
+	}
+	if host, err := os.Hostname(); err == nil {
+		out.ServingNames = append(out.ServingNames, host)
+	}
+	for _, san := range c.TLSSANs {
+		if ip := net.ParseIP(san); ip != nil {
+			out.ServingIPs = append(out.ServingIPs, ip)
+		} else {
+			out.ServingNames = append(out.ServingNames, san)
+		}
+	}
+	return out
+}
+
+func (s *Server) planeConfig(endpoint string) controlplane.Config {
+	c, p := s.cfg, s.certs.ServerPaths
+	return controlplane.Config{
+		Files: controlplane.Files{
+			ServerCA: p.ServerCA.Cert, ServerCAKey: p.ServerCA.Key, ClientCA: p.ClientCA.Cert, ClientCAKey: p.ClientCA.Key,
+			RequestHeaderCA: p.RequestHeaderCA.Cert, ServingCert: p.ServingAPIServer.Cert, ServingKey: p.ServingAPIServer.Key,
+			KubeletCert: p.KubeletClient.Cert, KubeletKey: p.KubeletClient.Key,
+			ProxyClientCert: p.AuthProxy.Cert, ProxyClientKey: p.AuthProxy.Key, ServiceKey: p.ServiceKey,
+			AdminKubeconfig: p.AdminKubeconfig, ControllerKubeconfig: p.ControllerKubeconfig, SchedulerKubeconfig: p.SchedulerKubeconfig,
+		},
+		EtcdEndpoint: endpoint, SingleServer: s.store != nil,
+		BindAddress: c.BindAddress.String(), Port: c.Port,
+		AdvertiseAddress: c.AdvertiseAddress, AdvertisePort: c.AdvertisePort,
+		ClusterCIDRs: c.ClusterCIDRs, ServiceCIDRs: c.ServiceCIDRs, NodePortRange: c.NodePortRange, ClusterDomain: c.ClusterDomain,
+		APIServerArgs: c.KubeAPIServerArgs, ControllerManagerArgs: c.KubeControllerManagerArgs, SchedulerArgs: c.KubeSchedulerArgs,
+	}
+}
