@@ -78,7 +78,8 @@ func New(ctx context.Context, cfg config.Agent, cluster Cluster, signer certs.Si
 // Certs are this node's certificates, for renewal.
 func (a *Agent) Certs() *certs.Node { return a.certs }
 
-// Runtime is what does not need the API: it may start beside the control plane.
+// Runtime is what does not need the API: it may start beside the control plane. The images of
+// archives are there before the first pod asks for one.
 func (a *Agent) Runtime() (supervisor.Component, error) {
 	ref, archive := a.payload.PauseImage()
 	runc, err := a.payload.Path("runc")
@@ -92,12 +93,22 @@ func (a *Agent) Runtime() (supervisor.Component, error) {
 	if a.cfg.PauseImage != "" {
 		ref = a.cfg.PauseImage
 	}
-	return cri.New(cri.Config{
+	containerd, err := cri.New(cri.Config{
 		Root: a.paths.containerd, State: containerdState, Socket: ContainerdSocket, ConfigFile: a.paths.containerdConfig,
 		Runc: runc, Shim: shim, CNIBinDir: a.payload.BinDir(), CNIConfDir: a.paths.cniConf,
 		PauseImage: ref, PauseArchive: archive, RegistryDir: a.paths.registries,
 		Snapshotter: a.cfg.Snapshotter, SystemdCgroup: kubelet.SystemdCgroup(), RestrictOOMScoreAdj: !cri.CanLowerOOMScore(),
 	}, a.log)
+	if err != nil {
+		return nil, err
+	}
+	images, err := cri.NewArchives(cri.ArchivesConfig{
+		Dir: a.paths.images, CacheFile: a.paths.imagesCache, Socket: ContainerdSocket, Snapshotter: a.cfg.Snapshotter,
+	}, a.log)
+	if err != nil {
+		return nil, err
+	}
+	return supervisor.Sequence("runtime", containerd, images), nil
 }
 
 // Node is what makes this machine a node, in start order; its parts may start together.

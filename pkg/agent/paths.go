@@ -20,6 +20,7 @@ const (
 // paths are the places of a node below its data directory.
 type paths struct {
 	containerd, containerdConfig, registries string
+	images, imagesCache                      string
 	cniConf, ipam                            string
 	kubelet, staticPods, volumePlugins       string
 }
@@ -30,6 +31,8 @@ func newPaths(dataDir string) paths {
 		containerd:       in("containerd"),
 		containerdConfig: in("etc", "containerd", "config.toml"),
 		registries:       in("etc", "containerd", "certs.d"),
+		images:           in("images"),
+		imagesCache:      in("images.json"),
 		cniConf:          in("etc", "cni", "net.d"),
 		ipam:             in("ipam"),
 		kubelet:          in("kubelet"),

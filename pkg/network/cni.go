@@ -16,22 +16,12 @@ type addressRange struct {
 	Subnet string `json:"subnet"`
 }
 
-type route struct {
-	Dst string `json:"dst"`
-}
-
 // conflist is the CNI configuration of a node whose pods get addresses from podCIDRs.
 // ipamDir is where kedge-ipam keeps which pod has which address.
 func conflist(podCIDRs []netip.Prefix, ipamDir string) ([]byte, error) {
 	ranges := make([][]addressRange, 0, len(podCIDRs))
-	routes := make([]route, 0, len(podCIDRs))
 	for _, p := range podCIDRs {
 		ranges = append(ranges, []addressRange{{Subnet: p.String()}})
-		all := "0.0.0.0/0"
-		if p.Addr().Is6() {
-			all = "::/0"
-		}
-		routes = append(routes, route{Dst: all})
 	}
 	list := map[string]any{
 		"cniVersion": "1.0.0",
@@ -43,7 +33,7 @@ func conflist(podCIDRs []netip.Prefix, ipamDir string) ([]byte, error) {
 				"isDefaultGateway": true,
 				"hairpinMode":      true,
 				"forceAddress":     true,
-				"ipam":             map[string]any{"type": "kedge-ipam", "dataDir": ipamDir, "ranges": ranges, "routes": routes},
+				"ipam":             map[string]any{"type": "kedge-ipam", "dataDir": ipamDir, "ranges": ranges},
 			},
 			map[string]any{"type": "portmap", "backend": "nftables", "snat": true, "capabilities": map[string]bool{"portMappings": true}},
 		},

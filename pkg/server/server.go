@@ -52,7 +52,9 @@ const DatastoreSocket = "/run/kedge/datastore.sock"
 func (s *Server) Certs() *certs.Server { return s.certs }
 
 // URL is where parts on this machine reach the API.
-func (s *Server) URL() string { return "https://" + net.JoinHostPort("127.0.0.1", fmt.Sprint(s.cfg.Port)) }
+func (s *Server) URL() string {
+	return "https://" + net.JoinHostPort("127.0.0.1", fmt.Sprint(s.cfg.Port))
+}
 
 // Datastore is the first part to start, or nil when the datastore is elsewhere.
 func (s *Server) Datastore() supervisor.Component {
