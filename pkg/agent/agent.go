@@ -17,6 +17,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/kubelet"
 	"github.com/kedge-io/kedge/pkg/network"
 	"github.com/kedge-io/kedge/pkg/payload"
+	"github.com/kedge-io/kedge/pkg/storage"
 	"github.com/kedge-io/kedge/pkg/supervisor"
 )
 
@@ -35,6 +36,9 @@ type Cluster struct {
 	NoProxy bool
 	// NoDNS leaves names to a DNS server of the user.
 	NoDNS bool
+	// NoStorage leaves volumes to a provisioner of the user; StoragePaths are where ours may make them.
+	NoStorage    bool
+	StoragePaths []string
 }
 
 // Agent is one node, prepared and not started.
@@ -113,7 +117,7 @@ func (a *Agent) Runtime() (supervisor.Component, error) {
 
 // Node is what makes this machine a node, in start order; its parts may start together.
 func (a *Agent) Node() ([]supervisor.Component, error) {
-	makers := []func() (supervisor.Component, error){a.kubelet, a.podNetwork, a.proxy, a.dns}
+	makers := []func() (supervisor.Component, error){a.kubelet, a.podNetwork, a.proxy, a.dns, a.storage}
 	var parts []supervisor.Component
 	for _, part := range makers {
 		c, err := part()
@@ -132,16 +136,12 @@ func (a *Agent) kubelet() (supervisor.Component, error) {
 	if err != nil {
 		return nil, err
 	}
-	dns := a.cluster.DNS
-	if a.cluster.NoDNS {
-		a.log.Debug("pods are still told the cluster DNS address", "address", dns)
-	}
 	return kubelet.New(kubelet.Config{
 		NodeName: a.cfg.NodeName, NodeIPs: a.cfg.NodeIPs,
 		Kubeconfig: a.certs.KubeletKubeconfig, ClientCA: a.certs.ClientCA,
 		ServingCert: a.certs.ServingKubelet.Cert, ServingKey: a.certs.ServingKubelet.Key,
 		CRISocket: ContainerdSocket, RootDir: a.paths.kubelet, StaticPodDir: a.paths.staticPods, PluginDir: a.paths.volumePlugins,
-		ClusterDNS: dns, ClusterDomain: a.cluster.Domain, ResolvConf: a.resolvConf(), SystemdCgroup: kubelet.SystemdCgroup(),
+		ClusterDNS: a.cluster.DNS, ClusterDomain: a.cluster.Domain, ResolvConf: a.resolvConf(), SystemdCgroup: kubelet.SystemdCgroup(),
 		Labels: labels, Taints: a.cfg.NodeTaints, ExtraArgs: a.cfg.KubeletArgs,
 	})
 }
@@ -179,3 +179,15 @@ func (a *Agent) dns() (supervisor.Component, error) {
 		Listen: a.cluster.DNS, ResolvConf: a.resolvConf(), Log: a.log,
 	})
 }
+
+func (a *Agent) storage() (supervisor.Component, error) {
+	if a.cluster.NoStorage {
+		return nil, nil
+	}
+	return storage.NewNode(storage.NodeConfig{
+		Kubeconfig: a.certs.ControllerKubeconfig, NodeName: a.cfg.NodeName, Paths: a.cluster.StoragePaths, Log: a.log,
+	})
+}
+
+// NodeAddress finds the address that a node without --node-ip is known by.
+func NodeAddress() (netip.Addr, error) { return network.NodeAddress() }

@@ -14,6 +14,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/config"
 	"github.com/kedge-io/kedge/pkg/controlplane"
 	"github.com/kedge-io/kedge/pkg/datastore"
+	"github.com/kedge-io/kedge/pkg/storage"
 	"github.com/kedge-io/kedge/pkg/supervisor"
 )
 
@@ -81,6 +82,13 @@ func (s *Server) Controllers() ([]supervisor.Component, error) {
 		c, err := controlplane.NewScheduler(s.plane)
 		if err != nil {
 			return nil, err
+		}
+		parts = append(parts, c)
+	}
+	if !s.cfg.Disabled("local-storage") {
+		c, err := storage.New(storage.Config{Kubeconfig: s.certs.SupervisorKubeconfig, Paths: []string{s.cfg.DefaultLocalStoragePath}, Log: s.log})
+		if err != nil {
+			return nil, fmt.Errorf("prepare storage: %w", err)
 		}
 		parts = append(parts, c)
 	}
