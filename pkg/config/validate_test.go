@@ -5,11 +5,11 @@ import (
 	"testing"
 )
 
-func TestValidateNamesTheFlagAndTheFix(t *testing.T) {
-	for _, tc := range []struct {
-		flags string // name=value name=value
-		want  string // empty: valid
-	}{
+// invalid is a set of flags, name=value with spaces between, and the beginning of what is wrong with it; empty: valid.
+type invalid struct{ flags, want string }
+
+func TestValidateNodeNamesTheFlagAndTheFix(t *testing.T) {
+	check(t, []invalid{
 		{"data-dir=var", `--data-dir: "var" is not an absolute path`},
 		{"node-name=Edge_1", `--node-name: "Edge_1" must be lower case`},
 		{"node-ip=10.0.0.1,10.0.0.2", "--node-ip: 10.0.0.1 and 10.0.0.2 are of one IP family"},
@@ -29,6 +29,11 @@ func TestValidateNamesTheFlagAndTheFix(t *testing.T) {
 		{"kubelet-arg=--max-pods=20", ""},
 		{"kubelet-arg==20", `--kubelet-arg: "=20" is not of the form flag=value`},
 		{"pause-image=a\tb", "--pause-image"},
+	})
+}
+
+func TestValidateServerNamesTheFlagAndTheFix(t *testing.T) {
+	check(t, []invalid{
 		{"advertise-address=0.0.0.0", "--advertise-address: 0.0.0.0 is not"},
 		{"tls-san=a_b", `--tls-san: "a_b" is neither a DNS name nor an IP address`},
 		{"tls-san=*.example.com,fd00::1,10.0.0.1", ""},
@@ -57,7 +62,12 @@ func TestValidateNamesTheFlagAndTheFix(t *testing.T) {
 		{"disable=traefik disable=servicelb", ""},
 		{"write-kubeconfig=k.yaml", "--write-kubeconfig"},
 		{"v=11", `--v: "11" is not a number from 0 to 10`},
-	} {
+	})
+}
+
+func check(t *testing.T, cases []invalid) {
+	t.Helper()
+	for _, tc := range cases {
 		flags := map[string][]string{}
 		for f := range strings.SplitSeq(tc.flags, " ") {
 			name, value, _ := strings.Cut(f, "=")
