@@ -274,6 +274,13 @@ func (g *Guest) PowerCut(loss disk.Loss) disk.Report {
 	return r
 }
 
+// Reboot restarts the guest in order and returns the time from power-on to the end of the boot.
+func (g *Guest) Reboot() time.Duration {
+	g.t.Helper()
+	g.Shutdown()
+	return g.Boot()
+}
+
 // Shutdown powers the guest off in order, through systemd.
 func (g *Guest) Shutdown() {
 	g.t.Helper()

@@ -101,7 +101,7 @@ func runUntil(cmd *exec.Cmd, stop <-chan struct{}) ([]byte, error) {
 func buildAgent(root, out string) error {
 	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, "./test/vm/guest")
 	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the guest agent: %w\n%s", err, text)
 	}

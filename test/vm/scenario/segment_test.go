@@ -11,6 +11,12 @@ import (
 	"github.com/kedge-io/kedge/test/vm"
 )
 
+const echoUnit = `[Service]
+ExecStart=/usr/bin/systemd-socket-activate -l 7 -a --inetd cat
+[Install]
+WantedBy=multi-user.target
+`
+
 // TestSegment lets two machines talk over a segment and interrupts it in both ways.
 func TestSegment(t *testing.T) {
 	vm.Require(t)
@@ -23,7 +29,8 @@ func TestSegment(t *testing.T) {
 	}
 	for _, g := range guests {
 		t.Logf("boot: %v", g.AwaitBoot().Round(100*time.Millisecond))
-		g.MustRun("systemd-run -q systemd-socket-activate -l 7 -a --inetd cat")
+		g.WriteFile("/etc/systemd/system/echo.service", 0o644, echoUnit)
+		g.MustRun("systemctl daemon-reload && systemctl enable --now echo.service")
 	}
 	talk := func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
@@ -69,9 +76,8 @@ func TestSegment(t *testing.T) {
 	if err := echo(conn); err != nil {
 		t.Errorf("over a forwarded port: %v", err)
 	}
-	for _, g := range guests {
-		g.Shutdown()
-	}
+	t.Logf("reboot: %v", guests[1].Reboot().Round(100*time.Millisecond))
+	await(t, "talk after a reboot", time.Minute, talk)
 }
 
 // echo says hello and waits for it to come back.
