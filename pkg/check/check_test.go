@@ -140,6 +140,27 @@ func TestPreflightOnThisMachine(t *testing.T) {
 	}
 }
 
+func TestProbesLeaveTheProcessWhereItIs(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	where := func() string {
+		net, errNet := os.Readlink("/proc/self/ns/net")
+		mnt, errMnt := os.Readlink("/proc/self/ns/mnt")
+		if errNet != nil || errMnt != nil {
+			t.Fatal(errNet, errMnt)
+		}
+		return net + mnt
+	}
+	before := where()
+	for range 30 {
+		probeKernel(Config{DataDir: t.TempDir()})
+		if after := where(); after != before {
+			t.Fatalf("the main thread moved from %s to %s", before, after)
+		}
+	}
+}
+
 func TestPreflightJoinsFailures(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	write(t, file, "")

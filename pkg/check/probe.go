@@ -25,10 +25,7 @@ func probeKernel(cfg Config) *probes {
 	if err == nil {
 		defer os.RemoveAll(dir)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	onSpareThread(func() {
 		if p.namespaces = unshare(); p.namespaces != nil {
 			return
 		}
@@ -40,9 +37,25 @@ func probeKernel(cfg Config) *probes {
 		p.tryLinks()
 		_, err := os.Stat("/proc/sys/net/netfilter/nf_conntrack_max")
 		p.conntrack = err == nil
+	})
+	return &p
+}
+
+// onSpareThread runs f on a thread that ends with it. The main thread is no spare one: it would stay, in the namespaces
+// that f has entered, and everything below /proc/self is seen through it.
+func onSpareThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			onSpareThread(f) // while this goroutine holds the main thread
+			runtime.UnlockOSThread()
+			return
+		}
+		f() // never unlocked: the thread ends with the goroutine
 	}()
 	<-done
-	return &p
 }
 
 func unshare() error {

@@ -196,7 +196,7 @@ func runtimeSettings() []Setting {
 			Usage: "How image layers become a file system; native copies and needs no kernel feature.",
 			bind:  text(func(s *Server) *string { return &s.Snapshotter })},
 		{Name: "prefer-host-bin", Group: group,
-			Usage: "Take runc, nft and the other helper programs from PATH where they exist, not the bundled ones.",
+			Usage: "Take runc and nft from PATH where they exist, not the bundled ones.",
 			bind:  yesNo(func(s *Server) *bool { return &s.PreferHostBin })},
 	}
 }
