@@ -8,19 +8,19 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/keepalive"
 
 	"github.com/kedge-io/kedge/pkg/datastore/etcdapi"
-	"github.com/kedge-io/kedge/pkg/datastore/sqlite"
+	"github.com/kedge-io/kedge/pkg/datastore/mvcc"
 	"github.com/kedge-io/kedge/pkg/datastore/watch"
 )
 
@@ -35,7 +35,15 @@ type Config struct {
 	Synchronous string
 	// ProgressInterval is how often quiet watches hear of progress without asking. 0 means 5 s.
 	ProgressInterval time.Duration
-	Log              *slog.Logger
+	// SnapshotDir keeps the snapshots. Empty means snapshots in Dir.
+	SnapshotDir string
+	// SnapshotInterval is the time between scheduled snapshots. 0 means 12 h, less than 0 none.
+	SnapshotInterval time.Duration
+	// SnapshotKeep is how many scheduled snapshots stay. 0 means 5.
+	SnapshotKeep int
+	// SnapshotFiles are absolute paths of files and directories kept with each snapshot.
+	SnapshotFiles []string
+	Log           *slog.Logger
 }
 
 const (
@@ -45,24 +53,25 @@ const (
 
 // Datastore is the component. Make it with New.
 type Datastore struct {
-	cfg Config
+	cfg      Config
+	recovery atomic.Pointer[Recovery]
 }
 
 // New checks the configuration and creates the directory. It opens nothing.
 func New(cfg Config) (*Datastore, error) {
 	switch {
-	case cfg.Dir == "":
-		return nil, errors.New("datastore directory is not set")
 	case cfg.Socket == "":
 		return nil, errors.New("datastore socket is not set")
 	case cfg.Log == nil:
 		return nil, errors.New("datastore log is not set")
 	case cfg.Synchronous != "" && cfg.Synchronous != "FULL" && cfg.Synchronous != "NORMAL":
 		return nil, fmt.Errorf("datastore synchronous %q: must be FULL or NORMAL", cfg.Synchronous)
+	case cfg.SnapshotKeep < 0:
+		return nil, fmt.Errorf("datastore snapshots to keep %d: must not be negative", cfg.SnapshotKeep)
 	}
-	var err error
-	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
-		return nil, fmt.Errorf("datastore directory: %w", err)
+	cfg, err := cfg.resolve()
+	if err != nil {
+		return nil, err
 	}
 	if cfg.Socket, err = filepath.Abs(cfg.Socket); err != nil {
 		return nil, fmt.Errorf("datastore socket: %w", err)
@@ -77,26 +86,62 @@ func New(cfg Config) (*Datastore, error) {
 	return &Datastore{cfg: cfg}, nil
 }
 
+// resolve makes the directories absolute and fills in the defaults of snapshots.
+func (cfg Config) resolve() (Config, error) {
+	if cfg.Dir == "" {
+		return cfg, errors.New("datastore directory is not set")
+	}
+	if cfg.SnapshotDir == "" {
+		cfg.SnapshotDir = filepath.Join(cfg.Dir, "snapshots")
+	}
+	for _, dir := range []*string{&cfg.Dir, &cfg.SnapshotDir} {
+		abs, err := filepath.Abs(*dir)
+		if err != nil {
+			return cfg, fmt.Errorf("datastore directory: %w", err)
+		}
+		*dir = abs
+	}
+	for _, path := range cfg.SnapshotFiles {
+		if !filepath.IsAbs(path) {
+			return cfg, fmt.Errorf("datastore snapshot file %s: must be an absolute path", path)
+		}
+	}
+	if cfg.SnapshotInterval == 0 {
+		cfg.SnapshotInterval = 12 * time.Hour
+	}
+	if cfg.SnapshotKeep == 0 {
+		cfg.SnapshotKeep = 5
+	}
+	return cfg, nil
+}
+
+func (cfg Config) database() string { return filepath.Join(cfg.Dir, databaseFile) }
+
 // Name implements supervisor.Component.
 func (d *Datastore) Name() string { return "datastore" }
 
 // Endpoint returns the URL for the apiserver's --etcd-servers.
 func (d *Datastore) Endpoint() string { return "unix://" + d.cfg.Socket }
 
-// Run implements supervisor.Component. It also returns when the disk lost data it had promised to
-// keep: the database must be read again then, which the next start does.
+// Run implements supervisor.Component. It also returns when the disk lost data it had promised to keep
+// or the database turned out to be damaged; the next start deals with that.
 func (d *Datastore) Run(ctx context.Context) error {
+	unlock, err := lock(d.cfg.Dir)
+	if err != nil {
+		return fmt.Errorf("open datastore: %w", err)
+	}
+	defer unlock()
 	hub := watch.NewHub()
-	store, err := sqlite.Open(sqlite.Config{
-		Path: filepath.Join(d.cfg.Dir, databaseFile), Synchronous: d.cfg.Synchronous,
-		Publish: func(events []*mvccpb.Event, rev int64) { hub.Publish(events, rev) }, Log: d.cfg.Log,
-	})
+	store, err := d.open(hub)
 	if err != nil {
 		return fmt.Errorf("open datastore: %w", err)
 	}
 	rev, _ := store.Revisions()
 	hub.Start(store, rev)
 	err = d.serve(ctx, store, hub)
+	if store.Err() != nil {
+		err = errors.Join(err, d.markSuspect())
+	}
 	if cerr := store.Close(); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("close datastore: %w", cerr))
 	}
@@ -104,7 +149,7 @@ func (d *Datastore) Run(ctx context.Context) error {
 }
 
 // serve answers on the socket until ctx is done or the store fails.
-func (d *Datastore) serve(ctx context.Context, store *sqlite.Store, hub *watch.Hub) error {
+func (d *Datastore) serve(ctx context.Context, store *mvcc.Store, hub *watch.Hub) error {
 	listener, err := listen(d.cfg.Socket)
 	if err != nil {
 		return fmt.Errorf("listen for datastore clients: %w", err)
@@ -115,8 +160,11 @@ func (d *Datastore) serve(ctx context.Context, store *sqlite.Store, hub *watch.H
 	server := newGRPC()
 	api.Register(server)
 	ctx, cancel := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	defer background.Wait()
 	defer cancel()
-	go api.Run(ctx)
+	background.Go(func() { api.Run(ctx) })
+	background.Go(func() { d.takeSnapshots(ctx) })
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	select {
@@ -130,47 +178,6 @@ func (d *Datastore) serve(ctx context.Context, store *sqlite.Store, hub *watch.H
 	case err := <-served:
 		return fmt.Errorf("serve datastore clients: %w", err)
 	}
-}
-
-// stopGrace is how long requests may take to end; watches never end by themselves.
-const stopGrace = 2 * time.Second
-
-func stopServer(server *grpc.Server) {
-	timer := time.AfterFunc(stopGrace, server.Stop)
-	defer timer.Stop()
-	server.GracefulStop()
-}
-
-// newGRPC limits requests as etcd does.
-func newGRPC() *grpc.Server {
-	return grpc.NewServer(
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Hour, Timeout: 20 * time.Second}),
-		grpc.MaxRecvMsgSize(2<<20), // 1.5 MiB for the request, the rest for its wrapping
-		grpc.MaxSendMsgSize(1<<31-1),
-	)
-}
-
-// listen makes the socket, for this user only. A socket without a listener behind it is a left-over of
-// a crash and is removed; one with a listener is an error.
-func listen(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		return nil, errors.Join(fmt.Errorf("another process answers on %s: stop it first", path), conn.Close())
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(err, listener.Close())
-	}
-	return listener, nil
 }
 
 // Ready implements supervisor.Component. It asks over the socket, so that a left-over file is no answer.

@@ -11,7 +11,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/kedge-io/kedge/pkg/datastore/keyindex"
-	"github.com/kedge-io/kedge/pkg/datastore/sqlite"
+	"github.com/kedge-io/kedge/pkg/datastore/mvcc"
 )
 
 // Range implements etcdserverpb.KVServer.
@@ -127,7 +127,7 @@ func (s *Server) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, er
 		return nil, err
 	}
 	var resp *pb.TxnResponse
-	err = s.store.Do(ctx, size, func(tx *sqlite.Tx) (err error) {
+	err = s.store.Do(ctx, size, func(tx *mvcc.Tx) (err error) {
 		resp, err = s.apply(tx, r)
 		return err
 	})
@@ -138,7 +138,7 @@ func (s *Server) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, er
 }
 
 // apply decides and stages a transaction.
-func (s *Server) apply(tx *sqlite.Tx, r *pb.TxnRequest) (*pb.TxnResponse, error) {
+func (s *Server) apply(tx *mvcc.Tx, r *pb.TxnRequest) (*pb.TxnResponse, error) {
 	resp := &pb.TxnResponse{Succeeded: true}
 	for _, c := range r.Compare {
 		holds, err := s.holds(tx, c)
@@ -165,7 +165,7 @@ func (s *Server) apply(tx *sqlite.Tx, r *pb.TxnRequest) (*pb.TxnResponse, error)
 	return resp, nil
 }
 
-func (s *Server) applyOp(tx *sqlite.Tx, op *pb.RequestOp) (*pb.ResponseOp, error) {
+func (s *Server) applyOp(tx *mvcc.Tx, op *pb.RequestOp) (*pb.ResponseOp, error) {
 	switch r := op.Request.(type) {
 	case *pb.RequestOp_RequestPut:
 		resp, err := s.applyPut(tx, r.RequestPut)
@@ -183,7 +183,7 @@ func (s *Server) applyOp(tx *sqlite.Tx, op *pb.RequestOp) (*pb.ResponseOp, error
 	return nil, rpctypes.ErrGRPCKeyNotFound
 }
 
-func (s *Server) applyPut(tx *sqlite.Tx, r *pb.PutRequest) (*pb.PutResponse, error) {
+func (s *Server) applyPut(tx *mvcc.Tx, r *pb.PutRequest) (*pb.PutResponse, error) {
 	value, lease := r.Value, r.Lease
 	if r.IgnoreValue || r.IgnoreLease {
 		old, err := tx.Get(string(r.Key))
@@ -211,7 +211,7 @@ func (s *Server) applyPut(tx *sqlite.Tx, r *pb.PutRequest) (*pb.PutResponse, err
 	return resp, nil
 }
 
-func (s *Server) applyDelete(tx *sqlite.Tx, r *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
+func (s *Server) applyDelete(tx *mvcc.Tx, r *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
 	keys, err := tx.Keys(string(r.Key), string(r.RangeEnd))
 	if err != nil {
 		return nil, err
@@ -232,7 +232,7 @@ func (s *Server) applyDelete(tx *sqlite.Tx, r *pb.DeleteRangeRequest) (*pb.Delet
 }
 
 // applyRange reads the state within the transaction, what it has written so far included.
-func (s *Server) applyRange(tx *sqlite.Tx, r *pb.RangeRequest) (*pb.RangeResponse, error) {
+func (s *Server) applyRange(tx *mvcc.Tx, r *pb.RangeRequest) (*pb.RangeResponse, error) {
 	if r.Revision > 0 {
 		return s.rangeAt(r, r.Revision)
 	}
@@ -265,7 +265,7 @@ func (s *Server) applyRange(tx *sqlite.Tx, r *pb.RangeRequest) (*pb.RangeRespons
 
 // holds evaluates one comparison; a key that does not exist has revisions, version and lease 0, and
 // compares its value as false.
-func (s *Server) holds(tx *sqlite.Tx, c *pb.Compare) (bool, error) {
+func (s *Server) holds(tx *mvcc.Tx, c *pb.Compare) (bool, error) {
 	keys := []string{string(c.Key)}
 	if len(c.RangeEnd) > 0 {
 		var err error

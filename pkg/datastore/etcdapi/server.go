@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/kedge-io/kedge/pkg/datastore/keyindex"
+	"github.com/kedge-io/kedge/pkg/datastore/mvcc"
 	"github.com/kedge-io/kedge/pkg/datastore/sqlite"
 	"github.com/kedge-io/kedge/pkg/datastore/watch"
 )
@@ -30,7 +31,7 @@ const maxRequestBytes = 1536 * 1024
 
 // Config holds what the server serves.
 type Config struct {
-	Store *sqlite.Store
+	Store *mvcc.Store
 	Hub   *watch.Hub
 	// ClientURL is what MemberList answers.
 	ClientURL string
@@ -45,7 +46,7 @@ type Server struct {
 	pb.UnimplementedClusterServer
 	pb.UnimplementedMaintenanceServer
 	cfg   Config
-	store *sqlite.Store
+	store *mvcc.Store
 	hub   *watch.Hub
 }
 
@@ -126,9 +127,9 @@ func (s *Server) toStatus(err error) error {
 		return rpctypes.ErrGRPCCompacted
 	case errors.Is(err, keyindex.ErrFuture):
 		return rpctypes.ErrGRPCFutureRev
-	case errors.Is(err, sqlite.ErrNoSpace):
+	case errors.Is(err, mvcc.ErrNoSpace):
 		return rpctypes.ErrGRPCNoSpace
-	case errors.Is(err, sqlite.ErrClosed):
+	case errors.Is(err, mvcc.ErrClosed):
 		return rpctypes.ErrGRPCStopped
 	case errors.Is(err, context.Canceled):
 		return status.FromContextError(err).Err()

@@ -1,3 +1,6 @@
+// Package sqlite is a thin layer over the pure-Go SQLite: connections with prepared statements, the
+// meaning of its errors, and whole-file work (copy, check). Only packages below pkg/datastore may
+// import it.
 package sqlite
 
 import (
@@ -12,39 +15,40 @@ import (
 	lib "modernc.org/sqlite/lib"
 )
 
-// conn is one SQLite connection with its prepared statements. It goes around database/sql, whose pool
+// Conn is one SQLite connection with its prepared statements. It goes around database/sql, whose pool
 // and per-call bookkeeping cost more than the statements themselves. One goroutine at a time may use it.
-type conn struct {
+type Conn struct {
 	c     driver.Conn
 	stmts map[string]driver.Stmt
 	args  []driver.NamedValue
 	dest  []driver.Value
 }
 
-// openConn opens the database file and runs the pragmas in order.
-func openConn(path string, pragmas ...string) (*conn, error) {
+// Open opens the database file, making it if there is none, and runs the pragmas in order.
+func Open(path string, pragmas ...string) (*Conn, error) {
 	dsn := (&url.URL{Scheme: "file", Path: path}).String()
 	dc, err := (&modernc.Driver{}).Open(dsn)
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{c: dc, stmts: map[string]driver.Stmt{}}
+	c := &Conn{c: dc, stmts: map[string]driver.Stmt{}}
 	for _, p := range pragmas {
-		if err := c.exec("PRAGMA " + p); err != nil {
-			return nil, errors.Join(fmt.Errorf("pragma %s: %w", p, err), c.close())
+		if err := c.Exec("PRAGMA " + p); err != nil {
+			return nil, errors.Join(fmt.Errorf("pragma %s: %w", p, err), c.Close())
 		}
 	}
 	return c, nil
 }
 
-func (c *conn) close() error {
+// Close ends the connection. The last one to a file in write-ahead mode empties its log.
+func (c *Conn) Close() error {
 	for _, s := range c.stmts {
 		_ = s.Close() // the connection closes whatever is left
 	}
 	return c.c.Close()
 }
 
-func (c *conn) bind(args []any) []driver.NamedValue {
+func (c *Conn) bind(args []any) []driver.NamedValue {
 	c.args = c.args[:0]
 	for i, a := range args {
 		c.args = append(c.args, driver.NamedValue{Ordinal: i + 1, Value: a})
@@ -52,7 +56,7 @@ func (c *conn) bind(args []any) []driver.NamedValue {
 	return c.args
 }
 
-func (c *conn) prepare(query string) (driver.Stmt, error) {
+func (c *Conn) prepare(query string) (driver.Stmt, error) {
 	if s, ok := c.stmts[query]; ok {
 		return s, nil
 	}
@@ -64,14 +68,14 @@ func (c *conn) prepare(query string) (driver.Stmt, error) {
 	return s, nil
 }
 
-// exec runs a statement once, without keeping it prepared.
-func (c *conn) exec(query string, args ...any) error {
+// Exec runs a statement once, without keeping it prepared.
+func (c *Conn) Exec(query string, args ...any) error {
 	_, err := c.c.(driver.ExecerContext).ExecContext(context.Background(), query, c.bind(args))
 	return err
 }
 
-// run executes a statement and keeps it prepared for the next time.
-func (c *conn) run(query string, args ...any) error {
+// Run executes a statement and keeps it prepared for the next time.
+func (c *Conn) Run(query string, args ...any) error {
 	s, err := c.prepare(query)
 	if err != nil {
 		return err
@@ -80,8 +84,8 @@ func (c *conn) run(query string, args ...any) error {
 	return err
 }
 
-// each runs a prepared query and hands every row to visit, whose slice is valid only during the call.
-func (c *conn) each(query string, visit func(row []driver.Value) error, args ...any) error {
+// Each runs a prepared query and hands every row to visit, whose slice is valid only during the call.
+func (c *Conn) Each(query string, visit func(row []driver.Value) error, args ...any) error {
 	s, err := c.prepare(query)
 	if err != nil {
 		return err
@@ -108,22 +112,24 @@ func (c *conn) each(query string, visit func(row []driver.Value) error, args ...
 	}
 }
 
-// integer returns the single number a query yields, 0 for none or NULL.
-func (c *conn) integer(query string, args ...any) (int64, error) {
+// Integer returns the single number a query yields, 0 for none or NULL.
+func (c *Conn) Integer(query string, args ...any) (int64, error) {
 	var n int64
-	err := c.each(query, func(row []driver.Value) error {
-		n = asInt(row[0])
+	err := c.Each(query, func(row []driver.Value) error {
+		n = Int(row[0])
 		return nil
 	}, args...)
 	return n, err
 }
 
-func asInt(v driver.Value) int64 {
+// Int returns a column's number, 0 for NULL.
+func Int(v driver.Value) int64 {
 	n, _ := v.(int64)
 	return n
 }
 
-func asString(v driver.Value) string {
+// Text returns a column's text, empty for NULL.
+func Text(v driver.Value) string {
 	switch s := v.(type) {
 	case string:
 		return s
@@ -133,7 +139,8 @@ func asString(v driver.Value) string {
 	return ""
 }
 
-func asBytes(v driver.Value) []byte {
+// Blob returns a column's bytes, nil for NULL.
+func Blob(v driver.Value) []byte {
 	switch s := v.(type) {
 	case []byte:
 		return s
@@ -155,18 +162,18 @@ func code(err error) int {
 // Malformed tells whether err says that the database file is damaged.
 func Malformed(err error) bool {
 	c := code(err)
-	return c == lib.SQLITE_CORRUPT || c == lib.SQLITE_NOTADB || errors.Is(err, errDamaged)
+	return c == lib.SQLITE_CORRUPT || c == lib.SQLITE_NOTADB || errors.Is(err, ErrDamaged)
 }
 
-// diskFull tells whether err says that the file system has no space left.
-func diskFull(err error) bool { return code(err) == lib.SQLITE_FULL }
+// DiskFull tells whether err says that the file system has no space left.
+func DiskFull(err error) bool { return code(err) == lib.SQLITE_FULL }
 
-// ioFailed tells whether err came from the disk.
-func ioFailed(err error) bool { return code(err) == lib.SQLITE_IOERR }
+// IOFailed tells whether err came from the disk.
+func IOFailed(err error) bool { return code(err) == lib.SQLITE_IOERR }
 
-// syncFailed tells whether the disk refused to make data durable; nothing written since the last good
+// SyncFailed tells whether the disk refused to make data durable; nothing written since the last good
 // sync can be trusted then, not even after a later sync succeeds.
-func syncFailed(err error) bool {
+func SyncFailed(err error) bool {
 	var e *modernc.Error
 	return errors.As(err, &e) && (e.Code() == lib.SQLITE_IOERR_FSYNC || e.Code() == lib.SQLITE_IOERR_DIR_FSYNC)
 }

@@ -13,8 +13,8 @@ import (
 
 // History is where a watch reads what happened before it caught up.
 type History interface {
-	// Events returns the events of [key, end) from revision from to revision to, oldest first, about
-	// limit at most, and the revision up to which they are complete; keyindex.ErrCompacted when from
+	// Events returns the events of [key, end) from revision from to revision to, oldest first, at most
+	// limit and no more than fit into memory well, and the revision up to which they are complete; keyindex.ErrCompacted when from
 	// has been compacted.
 	Events(key, end string, from, to int64, limit int) ([]*mvccpb.Event, int64, error)
 	// Revisions returns the current and the compacted revision.
@@ -24,8 +24,11 @@ type History interface {
 const (
 	// historyChunk is how many events a watch reads at once while it catches up.
 	historyChunk = 500
-	// maxQueued is how many events wait for a slow client before its watches go back to reading history.
-	maxQueued = 2000
+	// maxQueued is how many bytes of events wait for a slow client before its watches go back to reading
+	// history.
+	maxQueued = 4 << 20
+	// maxDelivery is how many bytes of events go into one message, unless one event alone has more.
+	maxDelivery = 1 << 20
 	// lockedGap is how many revisions may be read from history with the hub locked, to close a gap.
 	lockedGap = 64
 )

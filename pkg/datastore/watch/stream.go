@@ -36,6 +36,7 @@ type Delivery struct {
 	Revision        int64
 	CompactRevision int64
 	Err             error
+	size            int // of Events, about
 }
 
 // Options describe one watch.
@@ -65,7 +66,7 @@ type Stream struct {
 	watches  map[int64]*watch
 	behind   []*watch // not synced, oldest first
 	queue    []Delivery
-	queued   int // events in queue
+	queued   int // bytes of events in queue, about
 	progress bool
 	wake     chan struct{}
 }
@@ -193,7 +194,7 @@ func (st *Stream) catchUp(w *watch) error {
 	}
 	if err == nil && upTo < h.rev && h.rev-upTo <= lockedGap {
 		var rest []*mvccpb.Event
-		rest, upTo, err = h.history.Events(w.opts.Key, w.opts.End, upTo+1, h.rev, 0)
+		rest, upTo, err = h.history.Events(w.opts.Key, w.opts.End, upTo+1, h.rev, lockedGap)
 		events = append(events, rest...)
 	}
 	if errors.Is(err, keyindex.ErrCompacted) {
@@ -232,14 +233,34 @@ func (st *Stream) deliver(w *watch, events []*mvccpb.Event) {
 		return
 	}
 	w.told = last
-	st.queued += len(events)
-	if n := len(st.queue); n > 0 && st.queue[n-1].Kind == Events && st.queue[n-1].WatchID == w.opts.ID {
-		d := &st.queue[n-1]
-		d.Events = append(slices.Clip(d.Events), events...)
-		d.Revision = last
-		return
+	for _, e := range events {
+		st.append(w, e)
 	}
-	st.push(Delivery{WatchID: w.opts.ID, Kind: Events, Events: events, Revision: last})
+}
+
+// append adds an event to the last delivery, if that is to the same watch and not too large, or to a new.
+func (st *Stream) append(w *watch, e *mvccpb.Event) {
+	size := weigh(e)
+	st.queued += size
+	if n := len(st.queue); n > 0 {
+		d := &st.queue[n-1]
+		if d.Kind == Events && d.WatchID == w.opts.ID && d.size+size <= maxDelivery {
+			d.Events = append(d.Events, e)
+			d.Revision = e.Kv.ModRevision
+			d.size += size
+			return
+		}
+	}
+	st.push(Delivery{WatchID: w.opts.ID, Kind: Events, Events: []*mvccpb.Event{e}, Revision: e.Kv.ModRevision, size: size})
+}
+
+// weigh is about how many bytes an event takes.
+func weigh(e *mvccpb.Event) int {
+	n := 100 + len(e.Kv.Key) + len(e.Kv.Value)
+	if e.PrevKv != nil {
+		n += len(e.PrevKv.Value)
+	}
+	return n
 }
 
 func (w *watch) wanted(events []*mvccpb.Event) []*mvccpb.Event {

@@ -1,11 +1,10 @@
-package sqlite
+package mvcc
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"os"
+
+	"github.com/kedge-io/kedge/pkg/datastore/sqlite"
 )
 
 // schemaVersion is the layout this build writes, kept in SQLite's user_version. 0 is a file that kine
@@ -36,42 +35,26 @@ func apiName(stored string) string {
 	return stored
 }
 
-var errDamaged = errors.New("database is damaged")
-
 // ErrNewer says that a newer kedge wrote the database.
 var ErrNewer = errors.New("database was written by a newer version")
 
-// checkHeader reads the first page of the file without SQLite, so that refusing a file changes nothing.
-// A missing file is no error.
-func checkHeader(path string) (exists bool, err error) {
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
+// checkVersion refuses a file of a newer layout before SQLite has touched it, so that nothing changes.
+// A missing or empty file is no error.
+func checkVersion(path string) (exists bool, err error) {
+	exists, version, err := sqlite.Header(path)
 	if err != nil {
-		return false, err
+		return exists, err
 	}
-	defer f.Close()
-	head := make([]byte, 100)
-	switch _, err := io.ReadFull(f, head); {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return true, fmt.Errorf("%w: %s ends within its header", errDamaged, path)
-	case err != nil:
-		return true, err
-	}
-	if string(head[:16]) != "SQLite format 3\x00" {
-		return true, fmt.Errorf("%w: %s is no SQLite file", errDamaged, path)
-	}
-	if v := binary.BigEndian.Uint32(head[60:]); v > schemaVersion { // offset of user_version in the file format
+	if version > schemaVersion {
 		return true, fmt.Errorf("%w: %s has layout %d, this build knows %d: run the newer kedge again or restore a snapshot made by this one",
-			ErrNewer, path, v, schemaVersion)
+			ErrNewer, path, version, schemaVersion)
 	}
-	return true, nil
+	return exists, nil
 }
 
 // createSchema makes the table in an empty file. The columns are kine's, plus version. There is no
 // index: the keys are held in memory (package keyindex), and every read goes by row id.
-func createSchema(c *conn) error {
+func createSchema(c *sqlite.Conn) error {
 	statements := []string{
 		"BEGIN IMMEDIATE",
 		`CREATE TABLE kine (
@@ -95,7 +78,7 @@ func createSchema(c *conn) error {
 }
 
 // upgradeSchema turns a file of kine into ours: one more column, none of its indexes.
-func upgradeSchema(c *conn) error {
+func upgradeSchema(c *sqlite.Conn) error {
 	statements := []string{"BEGIN IMMEDIATE"}
 	for _, index := range []string{
 		"kine_name_index", "kine_name_id_index", "kine_id_deleted_index", "kine_prev_revision_index",
@@ -103,7 +86,7 @@ func upgradeSchema(c *conn) error {
 	} {
 		statements = append(statements, "DROP INDEX IF EXISTS "+index)
 	}
-	columns, err := c.integer("SELECT COUNT(*) FROM pragma_table_info('kine') WHERE name = 'version'")
+	columns, err := c.Integer("SELECT COUNT(*) FROM pragma_table_info('kine') WHERE name = 'version'")
 	if err != nil {
 		return err
 	}
@@ -119,25 +102,29 @@ func upgradeSchema(c *conn) error {
 	))
 }
 
-func execAll(c *conn, statements []string) error {
+func execAll(c *sqlite.Conn, statements []string) error {
 	for _, s := range statements {
-		if err := c.exec(s); err != nil {
+		if err := c.Exec(s); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// prepareSchema creates or upgrades the schema as needed.
-func prepareSchema(c *conn) error {
-	tables, err := c.integer("SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'kine'")
+// prepareSchema creates or upgrades the schema as needed; a file that must have one is damaged if it
+// has not.
+func prepareSchema(c *sqlite.Conn, mustExist bool) error {
+	tables, err := c.Integer("SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'kine'")
 	if err != nil {
 		return err
 	}
 	if tables == 0 {
+		if mustExist {
+			return fmt.Errorf("%w: the table of keys is missing", sqlite.ErrDamaged)
+		}
 		return createSchema(c)
 	}
-	version, err := c.integer("PRAGMA user_version")
+	version, err := c.Integer("PRAGMA user_version")
 	switch {
 	case err != nil:
 		return err
@@ -147,4 +134,32 @@ func prepareSchema(c *conn) error {
 		return upgradeSchema(c)
 	}
 	return nil
+}
+
+// Verify checks the structure of a database that nobody has open, and returns its current revision.
+func Verify(path string) (revision int64, err error) {
+	exists, err := checkVersion(path)
+	if err != nil {
+		return 0, err
+	}
+	if !exists {
+		return 0, fmt.Errorf("%w: %s is empty", sqlite.ErrDamaged, path)
+	}
+	err = sqlite.With(path, func(c *sqlite.Conn) error {
+		if err := sqlite.Check(c); err != nil {
+			return err
+		}
+		revision, err = c.Integer("SELECT MAX(MAX(id), MAX(CASE WHEN name = ? THEN prev_revision ELSE 0 END)) FROM kine", compactKey)
+		return err
+	})
+	return revision, err
+}
+
+// SkipRevisions moves the current revision of a database that nobody has open forward by n and marks
+// everything before as compacted. A restored database needs it: clients that saw revisions newer than
+// the copy must read everything anew instead of taking new revisions for ones they know.
+func SkipRevisions(path string, n int64) error {
+	return sqlite.With(path, func(c *sqlite.Conn) error {
+		return c.Exec("UPDATE kine SET prev_revision = MAX(prev_revision, (SELECT MAX(id) FROM kine)) + ? WHERE name = ?", n, compactKey)
+	})
 }

@@ -1,4 +1,4 @@
-package sqlite
+package mvcc
 
 import (
 	"database/sql/driver"
@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	"github.com/kedge-io/kedge/pkg/datastore/keyindex"
+	"github.com/kedge-io/kedge/pkg/datastore/sqlite"
 )
 
 // errGone says that a compaction took a row between the index and the table.
@@ -30,7 +31,9 @@ func (s *Store) Range(key, end string, at, limit int64, values bool) ([]*mvccpb.
 			if _, compacted := s.index.Revisions(); page.Rev < compacted {
 				continue // the state that was read is older than a compaction that came between
 			}
-			return nil, page, fmt.Errorf("%w: a value is missing", errDamaged)
+			err = fmt.Errorf("%w: a value is missing", sqlite.ErrDamaged)
+			s.fail(err)
+			return nil, page, err
 		}
 		return kvs, page, err
 	}
@@ -41,28 +44,62 @@ func (s *Store) Count(key, end string, at int64) (keyindex.Page, error) {
 	return s.index.Range(key, end, at, 1)
 }
 
+const (
+	// eventsChunk and eventsBytes bound the memory of one answer of Events: it stops after the chunk that
+	// goes over the bytes.
+	eventsChunk = 50
+	eventsBytes = 2 << 20
+)
+
 // Events returns what happened to the keys of [key, end) from revision from to revision to, oldest
-// first, and the revision up to which the answer is complete; it stops after about limit events.
+// first, and the revision up to which the answer is complete. It stops after limit events (0 for no
+// limit) or about 2 MiB.
 func (s *Store) Events(key, end string, from, to int64, limit int) ([]*mvccpb.Event, int64, error) {
 	changes, upTo, err := s.index.Changes(key, end, from, to, limit)
 	if err != nil {
 		return nil, 0, err
 	}
-	var entries []keyindex.Entry
-	for _, c := range changes {
-		if !c.Rev.Deleted() {
-			entries = append(entries, keyindex.Entry{Key: c.Key, Rev: c.Rev})
+	events := make([]*mvccpb.Event, 0, len(changes))
+	size := 0
+	for len(changes) > 0 {
+		chunk := changes[:min(eventsChunk, len(changes))]
+		changes = changes[len(chunk):]
+		next, err := s.events(chunk)
+		if errors.Is(err, errGone) {
+			return nil, 0, keyindex.ErrCompacted
 		}
-		if c.Prev.Mod > 0 && !c.Prev.Deleted() {
-			entries = append(entries, keyindex.Entry{Key: c.Key, Rev: c.Prev})
+		if err != nil {
+			return nil, 0, err
+		}
+		events = append(events, next...)
+		for _, e := range next {
+			size += len(e.Kv.Value)
+			if e.PrevKv != nil {
+				size += len(e.PrevKv.Value)
+			}
+		}
+		if size > eventsBytes && len(changes) > 0 {
+			return events, chunk[len(chunk)-1].Rev.Mod, nil
+		}
+	}
+	return events, upTo, nil
+}
+
+// events reads the values of changes.
+func (s *Store) events(changes []keyindex.Change) ([]*mvccpb.Event, error) {
+	var entries []keyindex.Entry
+	wanted := map[int64]bool{}
+	for _, c := range changes {
+		for _, r := range []keyindex.Rev{c.Rev, c.Prev} {
+			if r.Mod > 0 && !r.Deleted() && !wanted[r.Mod] {
+				wanted[r.Mod] = true
+				entries = append(entries, keyindex.Entry{Key: c.Key, Rev: r})
+			}
 		}
 	}
 	kvs, err := s.keyValues(entries, true)
-	if errors.Is(err, errGone) {
-		return nil, 0, keyindex.ErrCompacted
-	}
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	byRev := make(map[int64]*mvccpb.KeyValue, len(kvs))
 	for _, kv := range kvs {
@@ -77,7 +114,7 @@ func (s *Store) Events(key, end string, from, to int64, limit int) ([]*mvccpb.Ev
 		}
 		events = append(events, e)
 	}
-	return events, upTo, nil
+	return events, nil
 }
 
 func keyValue(e keyindex.Entry, value []byte) *mvccpb.KeyValue {
@@ -100,19 +137,23 @@ func (s *Store) keyValues(entries []keyindex.Entry, values bool) ([]*mvccpb.KeyV
 		return nil, fmt.Errorf("open reader: %w", err)
 	}
 	defer func() { s.readers <- c }()
-	if err := fillValues(c, kvs); err != nil {
+	err = fillValues(c, kvs)
+	if sqlite.Malformed(err) {
+		s.fail(fmt.Errorf("read: %w", err))
+	}
+	if err != nil {
 		return nil, err
 	}
 	return kvs, nil
 }
 
 // reader waits for a free read connection. The caller gives it back through s.readers.
-func (s *Store) reader() (*conn, error) {
+func (s *Store) reader() (*sqlite.Conn, error) {
 	c := <-s.readers
 	if c != nil {
 		return c, nil
 	}
-	c, err := openConn(s.cfg.Path, "busy_timeout = 10000", "query_only = ON", "cache_size = -1024")
+	c, err := sqlite.Open(s.cfg.Path, "busy_timeout = 10000", "query_only = ON", "cache_size = -1024")
 	if err != nil {
 		s.readers <- nil
 	}
@@ -128,7 +169,7 @@ const (
 
 // fillValues reads the value of every element. Rows never change once written, so no snapshot is
 // needed over the whole list.
-func fillValues(c *conn, kvs []*mvccpb.KeyValue) error {
+func fillValues(c *sqlite.Conn, kvs []*mvccpb.KeyValue) error {
 	if len(kvs) == 1 {
 		return fillOne(c, kvs[0])
 	}
@@ -144,10 +185,10 @@ func fillValues(c *conn, kvs []*mvccpb.KeyValue) error {
 	return nil
 }
 
-func fillOne(c *conn, kv *mvccpb.KeyValue) error {
+func fillOne(c *sqlite.Conn, kv *mvccpb.KeyValue) error {
 	found := false
-	err := c.each(valueOf, func(row []driver.Value) error {
-		kv.Value, found = asBytes(row[0]), true
+	err := c.Each(valueOf, func(row []driver.Value) error {
+		kv.Value, found = sqlite.Blob(row[0]), true
 		return nil
 	}, kv.ModRevision)
 	if err == nil && !found {
@@ -158,15 +199,15 @@ func fillOne(c *conn, kv *mvccpb.KeyValue) error {
 
 // fillChunk takes elements in ascending revision. Where they lie close together one scan over all
 // rows between is cheaper than a search for each.
-func fillChunk(c *conn, kvs []*mvccpb.KeyValue) (err error) {
+func fillChunk(c *sqlite.Conn, kvs []*mvccpb.KeyValue) (err error) {
 	first, last := kvs[0].ModRevision, kvs[len(kvs)-1].ModRevision
 	if last-first < int64(2*len(kvs)) {
 		return fillScan(c, kvs, first, last)
 	}
-	if err := c.run("BEGIN"); err != nil {
+	if err := c.Run("BEGIN"); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, c.run("COMMIT")) }()
+	defer func() { err = errors.Join(err, c.Run("COMMIT")) }()
 	for _, kv := range kvs {
 		if err := fillOne(c, kv); err != nil {
 			return err
@@ -175,11 +216,11 @@ func fillChunk(c *conn, kvs []*mvccpb.KeyValue) (err error) {
 	return nil
 }
 
-func fillScan(c *conn, kvs []*mvccpb.KeyValue, first, last int64) error {
-	err := c.each(valuesIn, func(row []driver.Value) error {
-		id := asInt(row[0])
+func fillScan(c *sqlite.Conn, kvs []*mvccpb.KeyValue, first, last int64) error {
+	err := c.Each(valuesIn, func(row []driver.Value) error {
+		id := sqlite.Int(row[0])
 		for len(kvs) > 0 && kvs[0].ModRevision == id {
-			kvs[0].Value = asBytes(row[1])
+			kvs[0].Value = sqlite.Blob(row[1])
 			kvs = kvs[1:]
 		}
 		if len(kvs) > 0 && kvs[0].ModRevision < id {

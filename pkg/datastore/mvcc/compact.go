@@ -1,4 +1,4 @@
-package sqlite
+package mvcc
 
 import (
 	"context"
@@ -12,6 +12,9 @@ func (s *Store) Compact(ctx context.Context, rev int64) error {
 	return s.Do(ctx, 0, func(tx *Tx) error { return tx.Compact(rev) })
 }
 
+// writerPatience is how long, in milliseconds, the writer waits for readers to let it empty the log.
+const writerPatience = 100
+
 const (
 	minSweep  = 32
 	maxSweep  = 2048
@@ -19,7 +22,6 @@ const (
 	// Free pages are given back to the file system once they are this many and a third of the file;
 	// fewer are left for the next rows.
 	vacuumAbove = 4096
-	vacuumStep  = 256
 )
 
 // sweeper deletes compacted rows, gives free pages back and keeps the write-ahead log small. It belongs
@@ -31,6 +33,7 @@ type sweeper struct {
 	walLimit int64
 	commits  int
 	paused   time.Time // no sweep before, after a failure
+	logWait  time.Time // no attempt to shorten the log before, after one that a long read prevented
 }
 
 func (g *sweeper) add(garbage []int64) {
@@ -54,14 +57,18 @@ func (g *sweeper) afterCommit(w *writer) {
 	}
 }
 
-// boundLog empties the log when SQLite's own checkpoints could not keep it small, because some read was
-// always active. It waits for reads, which are short.
+// boundLog empties the log when SQLite's own checkpoints could not keep it small because some read was
+// always active. It waits for reads, which are short, but not for a snapshot being taken.
 func (g *sweeper) boundLog(w *writer) {
-	if fileSize(w.s.cfg.Path+"-wal") <= g.walLimit {
+	if time.Now().Before(g.logWait) || fileSize(w.s.cfg.Path+"-wal") <= g.walLimit {
 		return
 	}
-	if err := w.c.run("PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
+	busy, err := w.c.Integer("PRAGMA wal_checkpoint(TRUNCATE)")
+	if err != nil {
 		w.s.cfg.Log.Warn("cannot shorten the write-ahead log", "error", err)
+	}
+	if busy != 0 || err != nil {
+		g.logWait = time.Now().Add(time.Second)
 	}
 }
 
@@ -78,7 +85,7 @@ func (g *sweeper) step(w *writer) bool {
 		err = g.shrink(w)
 	}
 	if err != nil {
-		_ = w.c.run("ROLLBACK") // there may be none
+		_ = w.c.Run("ROLLBACK") // there may be none
 		g.paused = time.Now().Add(time.Minute)
 		w.s.cfg.Log.Warn("cannot delete compacted rows, trying again in a minute", "error", err)
 		return false
@@ -100,15 +107,15 @@ func nextBatch(batch int, took time.Duration) int {
 
 func (g *sweeper) deleteRows(w *writer) error {
 	n := min(g.batch, len(g.garbage))
-	if err := w.c.run("BEGIN IMMEDIATE"); err != nil {
+	if err := w.c.Run("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
 	for _, id := range g.garbage[:n] {
-		if err := w.c.run("DELETE FROM kine WHERE id = ?", id); err != nil {
+		if err := w.c.Run("DELETE FROM kine WHERE id = ?", id); err != nil {
 			return err
 		}
 	}
-	if err := w.c.run("COMMIT"); err != nil {
+	if err := w.c.Run("COMMIT"); err != nil {
 		return err
 	}
 	g.garbage = g.garbage[n:]
@@ -121,11 +128,11 @@ func (g *sweeper) deleteRows(w *writer) error {
 
 // shrink moves free pages to the end of the file and cuts them off, a few at a time.
 func (g *sweeper) shrink(w *writer) error {
-	free, err := w.c.integer("PRAGMA freelist_count")
+	free, err := w.c.Integer("PRAGMA freelist_count")
 	if err != nil {
 		return err
 	}
-	pages, err := w.c.integer("PRAGMA page_count")
+	pages, err := w.c.Integer("PRAGMA page_count")
 	if err != nil {
 		return err
 	}
@@ -133,5 +140,6 @@ func (g *sweeper) shrink(w *writer) error {
 		g.vacuum = false
 		return nil
 	}
-	return w.c.each("PRAGMA incremental_vacuum(256)", func([]driver.Value) error { return nil })
+	// 256 pages are about as quick as a batch of deletions
+	return w.c.Each("PRAGMA incremental_vacuum(256)", func([]driver.Value) error { return nil })
 }

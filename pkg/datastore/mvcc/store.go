@@ -1,7 +1,7 @@
-// Package sqlite keeps the revisions of an etcd-like key space in one SQLite file: an append-only
+// Package mvcc keeps the revisions of an etcd-like key space in one SQLite file: an append-only
 // table, an index of the keys in memory, one writer that commits waiting writes together. Only
 // packages below pkg/datastore may import it.
-package sqlite
+package mvcc
 
 import (
 	"context"
@@ -12,10 +12,13 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
+	"github.com/kedge-io/kedge/pkg/datastore/expiry"
 	"github.com/kedge-io/kedge/pkg/datastore/keyindex"
+	"github.com/kedge-io/kedge/pkg/datastore/sqlite"
 )
 
 // Config says where the database is and how it behaves.
@@ -26,6 +29,11 @@ type Config struct {
 	Synchronous string
 	// WALLimit is the size in bytes above which the write-ahead log is cut back. 0 means 16 MiB.
 	WALLimit int64
+	// MustExist makes a missing or empty database an error instead of a new one.
+	MustExist bool
+	// Check verifies the structure of the whole file first. That is done anyway when the last user of the
+	// file did not close it.
+	Check bool
 	// Publish receives the events of every commit in order, from one goroutine. It must not block.
 	Publish func(events []*mvccpb.Event, revision int64)
 	Log     *slog.Logger
@@ -36,8 +44,8 @@ type Store struct {
 	cfg     Config
 	index   *keyindex.Index
 	writer  *writer
-	readers chan *conn
-	expiry  *expiry
+	readers chan *sqlite.Conn
+	expiry  *expiry.Queue
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 	failed  chan struct{}
@@ -57,12 +65,15 @@ func Open(cfg Config) (*Store, error) {
 	if cfg.WALLimit == 0 {
 		cfg.WALLimit = 16 << 20
 	}
-	exists, err := checkHeader(cfg.Path)
+	exists, err := checkVersion(cfg.Path)
 	if err != nil {
 		return nil, err
 	}
-	unclean := exists && fileSize(cfg.Path+"-wal") > 0
-	c, err := openConn(cfg.Path,
+	if !exists && cfg.MustExist {
+		return nil, fmt.Errorf("%w: %s is missing or empty", sqlite.ErrDamaged, cfg.Path)
+	}
+	check := cfg.Check || exists && fileSize(cfg.Path+"-wal") > 0
+	c, err := sqlite.Open(cfg.Path,
 		"busy_timeout = 10000",
 		"page_size = 4096",
 		"auto_vacuum = INCREMENTAL",
@@ -75,24 +86,27 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := load(cfg, c, unclean)
+	s, err := load(cfg, c, check)
 	if err != nil {
-		return nil, errors.Join(err, c.close())
+		return nil, errors.Join(err, c.Close())
 	}
 	return s, nil
 }
 
-func load(cfg Config, c *conn, unclean bool) (*Store, error) {
-	if unclean {
-		if err := quickCheck(c); err != nil {
+func load(cfg Config, c *sqlite.Conn, check bool) (*Store, error) {
+	if check {
+		if err := sqlite.Check(c); err != nil {
 			return nil, err
 		}
 	}
-	if err := prepareSchema(c); err != nil {
+	if err := prepareSchema(c, cfg.MustExist); err != nil {
 		return nil, fmt.Errorf("prepare schema: %w", err)
 	}
+	if err := c.Exec(fmt.Sprintf("PRAGMA busy_timeout = %d", writerPatience)); err != nil {
+		return nil, err
+	}
 	s := &Store{
-		cfg: cfg, index: keyindex.New(), readers: make(chan *conn, maxReaders), failed: make(chan struct{}),
+		cfg: cfg, index: keyindex.New(), readers: make(chan *sqlite.Conn, maxReaders), failed: make(chan struct{}),
 	}
 	garbage, err := s.loadIndex(c)
 	if err != nil {
@@ -106,49 +120,33 @@ func load(cfg Config, c *conn, unclean bool) (*Store, error) {
 	s.writer = newWriter(s, c, garbage)
 	s.running.Add(2)
 	go func() { defer s.running.Done(); s.writer.run(ctx) }()
-	go func() { defer s.running.Done(); s.expiry.run(ctx, s) }()
+	go func() { defer s.running.Done(); s.expiry.Run(ctx, s.deleteExpired) }()
 	return s, nil
 }
 
-// quickCheck lets SQLite verify the structure of the whole file.
-func quickCheck(c *conn) error {
-	var verdict string
-	err := c.each("PRAGMA quick_check(1)", func(row []driver.Value) error {
-		verdict = asString(row[0])
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("check database: %w", err)
-	}
-	if verdict != "ok" {
-		return fmt.Errorf("check database: %w: %s", errDamaged, verdict)
-	}
-	return nil
-}
-
 // loadIndex reads every row but its value. Rows that a compaction had not deleted yet are returned.
-func (s *Store) loadIndex(c *conn) (garbage []int64, err error) {
-	compacted, err := c.integer("SELECT MAX(prev_revision) FROM kine WHERE name = ?", compactKey)
+func (s *Store) loadIndex(c *sqlite.Conn) (garbage []int64, err error) {
+	compacted, err := c.Integer("SELECT MAX(prev_revision) FROM kine WHERE name = ?", compactKey)
 	if err != nil {
 		return nil, err
 	}
 	heads := map[string]keyindex.Rev{}
 	var entries []keyindex.Entry
 	var last int64
-	err = c.each("SELECT id, name, created, deleted, create_revision, lease, version FROM kine ORDER BY id",
+	err = c.Each("SELECT id, name, created, deleted, create_revision, lease, version FROM kine ORDER BY id",
 		func(row []driver.Value) error {
-			last = asInt(row[0])
-			key := asString(row[1])
+			last = sqlite.Int(row[0])
+			key := sqlite.Text(row[1])
 			if key == compactKey {
 				return nil
 			}
 			key = apiName(key)
-			r := keyindex.Rev{Mod: last, Create: asInt(row[4]), Lease: asInt(row[5]), Version: asInt(row[6])}
+			r := keyindex.Rev{Mod: last, Create: sqlite.Int(row[4]), Lease: sqlite.Int(row[5]), Version: sqlite.Int(row[6])}
 			head := heads[key]
 			switch {
-			case asInt(row[3]) != 0:
+			case sqlite.Int(row[3]) != 0:
 				r = keyindex.Rev{Mod: last}
-			case asInt(row[2]) != 0: // kine writes 0 as the revision that created the key
+			case sqlite.Int(row[2]) != 0: // kine writes 0 as the revision that created the key
 				r.Create, r.Version = last, 1
 			case r.Version == 0: // written by kine, which does not count versions
 				r.Version = max(head.Version, 1) + 1
@@ -161,9 +159,9 @@ func (s *Store) loadIndex(c *conn) (garbage []int64, err error) {
 		return nil, err
 	}
 	s.index.Apply(entries, max(last, 1))
-	s.expiry = newExpiry()
+	s.expiry = expiry.NewQueue()
 	for key, head := range heads {
-		s.expiry.add(key, head)
+		s.expire(key, head)
 	}
 	if compacted > 0 {
 		garbage = s.index.Compact(compacted)
@@ -171,7 +169,31 @@ func (s *Store) loadIndex(c *conn) (garbage []int64, err error) {
 	return garbage, nil
 }
 
-// Close finishes the waiting writes, empties the write-ahead log and closes the file.
+// expire notes when a revision with a lease ends. The time runs from the write, and after a restart
+// from the start again, as with kine.
+func (s *Store) expire(key string, r keyindex.Rev) {
+	if r.Lease > 0 && !r.Deleted() {
+		s.expiry.Add(key, r.Mod, time.Now().Add(time.Duration(r.Lease)*time.Second))
+	}
+}
+
+// deleteExpired deletes the keys that nobody wrote since.
+func (s *Store) deleteExpired(ctx context.Context, due []expiry.Deadline) error {
+	return s.Do(ctx, 0, func(tx *Tx) error {
+		for _, d := range due {
+			if head, ok := tx.Head(d.Key); !ok || head.Mod != d.Revision {
+				continue
+			}
+			if _, err := tx.Delete(d.Key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Close finishes the waiting writes, empties the write-ahead log and closes the file. After a failure the
+// file is left as it is, open, for the next process to check: closing would write to it.
 func (s *Store) Close() error {
 	s.writer.stop()
 	s.cancel()
@@ -179,15 +201,17 @@ func (s *Store) Close() error {
 	var errs []error
 	for range maxReaders {
 		if c := <-s.readers; c != nil {
-			errs = append(errs, c.close())
+			errs = append(errs, c.Close())
 		}
 	}
-	errs = append(errs, s.writer.close())
+	if s.Err() == nil {
+		errs = append(errs, s.writer.close())
+	}
 	return errors.Join(errs...)
 }
 
-// Failed is closed when the disk lost data it had promised to keep; Err says why. The store answers
-// no more writes then and must be opened again.
+// Failed is closed when the disk lost data it had promised to keep or the file turned out to be damaged;
+// Err says why. The store takes no more writes then and must be opened again, with Check.
 func (s *Store) Failed() <-chan struct{} { return s.failed }
 
 // Err returns the reason of Failed, or nil.

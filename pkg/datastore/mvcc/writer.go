@@ -1,4 +1,4 @@
-package sqlite
+package mvcc
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	"github.com/kedge-io/kedge/pkg/datastore/keyindex"
+	"github.com/kedge-io/kedge/pkg/datastore/sqlite"
 )
 
 // ErrClosed says that the store was closed or has failed and takes no more writes.
@@ -39,7 +40,7 @@ type request struct {
 // writer is the only goroutine that changes the database.
 type writer struct {
 	s        *Store
-	c        *conn
+	c        *sqlite.Conn
 	queue    chan *request
 	closing  chan struct{}
 	ended    chan struct{} // after it nothing is committed any more
@@ -47,7 +48,7 @@ type writer struct {
 	sweeper  sweeper
 }
 
-func newWriter(s *Store, c *conn, garbage []int64) *writer {
+func newWriter(s *Store, c *sqlite.Conn, garbage []int64) *writer {
 	return &writer{
 		s: s, c: c, queue: make(chan *request, 4*maxBatch), closing: make(chan struct{}), ended: make(chan struct{}),
 		sweeper: sweeper{garbage: garbage, batch: minSweep, walLimit: s.cfg.WALLimit},
@@ -141,7 +142,7 @@ func (w *writer) collect(first *request) []*request {
 // each gets a transaction of its own.
 func (w *writer) commit(batch []*request) {
 	tx, err := w.try(batch)
-	if err != nil && len(batch) > 1 && !diskFull(err) && !ioFailed(err) && !errors.Is(err, ErrClosed) {
+	if err != nil && len(batch) > 1 && !sqlite.DiskFull(err) && !sqlite.IOFailed(err) && !errors.Is(err, ErrClosed) {
 		for _, r := range batch {
 			w.commit([]*request{r})
 		}
@@ -181,12 +182,15 @@ func (w *writer) try(batch []*request) (*Tx, error) {
 		return tx, nil
 	}
 	if tx.begun {
-		_ = w.c.run("ROLLBACK") // SQLite has already rolled back after some errors
+		_ = w.c.Run("ROLLBACK") // SQLite has already rolled back after some errors
 	}
-	if syncFailed(err) {
+	switch {
+	case sqlite.SyncFailed(err):
 		w.s.fail(fmt.Errorf("the disk failed to sync a commit: %w", err))
+	case sqlite.Malformed(err):
+		w.s.fail(fmt.Errorf("write: %w", err))
 	}
-	if diskFull(err) {
+	if sqlite.DiskFull(err) {
 		err = fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return nil, err
@@ -209,17 +213,17 @@ func (w *writer) flush(tx *Tx) error {
 		if !r.rev.Deleted() {
 			value = r.value
 		}
-		err := w.c.run(insertRow, r.rev.Mod, storedName(r.key), created, deleted, create, r.prev.Mod, r.rev.Lease, value, r.rev.Version)
+		err := w.c.Run(insertRow, r.rev.Mod, storedName(r.key), created, deleted, create, r.prev.Mod, r.rev.Lease, value, r.rev.Version)
 		if err != nil {
 			return err
 		}
 	}
 	if tx.compactTo > 0 {
-		if err := w.c.run("UPDATE kine SET prev_revision = ? WHERE id = 1", tx.compactTo); err != nil {
+		if err := w.c.Run("UPDATE kine SET prev_revision = ? WHERE id = 1", tx.compactTo); err != nil {
 			return err
 		}
 	}
-	return w.c.run("COMMIT")
+	return w.c.Run("COMMIT")
 }
 
 // publish makes a durable transaction visible: first to reads, then to watches, then to its writers.
@@ -233,7 +237,7 @@ func (w *writer) publish(tx *Tx) {
 		}
 		w.s.index.Apply(entries, tx.rev)
 		for _, e := range entries {
-			w.s.expiry.add(e.Key, e.Rev)
+			w.s.expire(e.Key, e.Rev)
 		}
 		if w.s.cfg.Publish != nil {
 			w.s.cfg.Publish(events, tx.rev)
@@ -246,15 +250,15 @@ func (w *writer) publish(tx *Tx) {
 
 // close empties the write-ahead log into the database file and closes both.
 func (w *writer) close() error {
-	err := w.c.run("PRAGMA wal_checkpoint(TRUNCATE)")
-	return errors.Join(err, w.c.close())
+	err := w.c.Run("PRAGMA wal_checkpoint(TRUNCATE)")
+	return errors.Join(err, w.c.Close())
 }
 
 // previousValue reads the value a row replaces.
 func (w *writer) previousValue(rev int64) ([]byte, error) {
 	var value []byte
-	err := w.c.each(valueOf, func(row []driver.Value) error {
-		value = asBytes(row[0])
+	err := w.c.Each(valueOf, func(row []driver.Value) error {
+		value = sqlite.Blob(row[0])
 		return nil
 	}, rev)
 	return value, err

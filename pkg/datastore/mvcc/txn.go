@@ -1,4 +1,4 @@
-package sqlite
+package mvcc
 
 import (
 	"slices"
@@ -144,7 +144,7 @@ func (tx *Tx) stage(key string, next func(prev keyindex.Rev, exists bool) keyind
 
 func (tx *Tx) begin() bool {
 	if !tx.begun {
-		if tx.err = tx.w.c.run("BEGIN IMMEDIATE"); tx.err != nil {
+		if tx.err = tx.w.c.Run("BEGIN IMMEDIATE"); tx.err != nil {
 			return false
 		}
 		tx.begun = true

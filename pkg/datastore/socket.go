@@ -1,0 +1,54 @@
+package datastore
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+)
+
+// stopGrace is how long requests may take to end; watches never end by themselves.
+const stopGrace = 2 * time.Second
+
+func stopServer(server *grpc.Server) {
+	timer := time.AfterFunc(stopGrace, server.Stop)
+	defer timer.Stop()
+	server.GracefulStop()
+}
+
+// newGRPC limits requests as etcd does.
+func newGRPC() *grpc.Server {
+	return grpc.NewServer(
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Hour, Timeout: 20 * time.Second}),
+		grpc.MaxRecvMsgSize(2<<20), // 1.5 MiB for the request, the rest for its wrapping
+		grpc.MaxSendMsgSize(1<<31-1),
+	)
+}
+
+// listen makes the socket, for this user only. A socket without a listener behind it is a left-over of
+// a crash and is removed; one with a listener is an error.
+func listen(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		return nil, errors.Join(fmt.Errorf("another process answers on %s: stop it first", path), conn.Close())
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	return listener, nil
+}
