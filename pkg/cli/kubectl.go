@@ -1,0 +1,78 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	_ "k8s.io/client-go/plugin/pkg/client/auth" // credentials of other clusters in the user's kubeconfig
+	kubecli "k8s.io/component-base/cli"
+	kubelogs "k8s.io/component-base/logs"
+	"k8s.io/kubectl/pkg/cmd"
+	"k8s.io/kubectl/pkg/cmd/util"
+)
+
+func (p *program) kubectlCommand() *cli.Command {
+	return &cli.Command{
+		Name: "kubectl", Usage: "kubectl, for this site unless another is chosen", SkipFlagParsing: true,
+		Action: func(c *cli.Context) error { return p.kubectl(c.Args().Slice()) },
+	}
+}
+
+// kubectl runs the whole of kubectl in this process. Its commands end the process by themselves when they fail.
+func (p *program) kubectl(args []string) error {
+	if err := p.chooseKubeconfig(args); err != nil {
+		return err
+	}
+	os.Args = append([]string{"kubectl"}, args...) // plugins and completion read it
+	if _, err := kubelogs.GlogSetter(cmd.GetLogVerbosity(os.Args)); err != nil {
+		return fmt.Errorf("set up the log of kubectl: %w", err)
+	}
+	if err := kubecli.RunNoErrOutput(cmd.NewDefaultKubectlCommand()); err != nil {
+		util.CheckErr(err) // prints as kubectl does, and exits
+	}
+	return nil
+}
+
+// chooseKubeconfig points KUBECONFIG at this site when the user has chosen no other.
+func (p *program) chooseKubeconfig(args []string) error {
+	home, _ := os.UserHomeDir() // without one there is no file in it
+	if kubeconfigChosen(args, os.Getenv("KUBECONFIG"), home) {
+		return nil
+	}
+	path := installed().WriteKubeconfig
+	f, err := os.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		fmt.Fprintf(p.err, "kedge: %s can be read by root only: use sudo, or start the server with --write-kubeconfig-mode\n", path)
+		return nil
+	case err != nil:
+		return nil // no server here
+	}
+	_ = f.Close() // opened for reading only
+	if err := os.Setenv("KUBECONFIG", path); err != nil {
+		return fmt.Errorf("set KUBECONFIG: %w", err)
+	}
+	return nil
+}
+
+// kubeconfigChosen reports whether the user named a kubeconfig by flag or environment, or has one in the usual place.
+func kubeconfigChosen(args []string, env, home string) bool {
+	for _, a := range args {
+		if a == "--" {
+			break
+		}
+		if a == "--kubeconfig" || strings.HasPrefix(a, "--kubeconfig=") {
+			return true
+		}
+	}
+	if env != "" {
+		return true
+	}
+	_, err := os.Stat(filepath.Join(home, ".kube", "config"))
+	return home != "" && err == nil
+}

@@ -1,0 +1,42 @@
+package cli
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/kedge-io/kedge/pkg/config"
+	"github.com/kedge-io/kedge/pkg/status"
+	"github.com/kedge-io/kedge/pkg/supervisor"
+)
+
+// runServer runs the parts of a server until ctx is done.
+func (p *program) runServer(ctx context.Context, cfg config.Server, log *slog.Logger) error {
+	parts, err := site(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	return p.supervise(ctx, "server", log, parts)
+}
+
+// supervise runs the parts behind the status socket, and tells systemd when they are ready and when they stop.
+func (p *program) supervise(ctx context.Context, mode string, log *slog.Logger, parts []supervisor.Component) error {
+	tell := func(message func() error) func() {
+		return func() {
+			if err := message(); err != nil {
+				log.Warn("the service manager was not told", "error", err)
+			}
+		}
+	}
+	var sup *supervisor.Supervisor
+	socket, err := status.New(status.Config{
+		Mode: mode, Systemd: p.systemd,
+		Components: func() []supervisor.Status { return sup.Status() },
+	})
+	if err != nil {
+		return err
+	}
+	sup = supervisor.New(supervisor.Config{
+		Log: log, OnReady: tell(p.systemd.Ready), OnStopping: tell(p.systemd.Stopping),
+	}, append([]supervisor.Component{socket}, parts...)...)
+	return sup.Run(ctx)
+}

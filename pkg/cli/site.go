@@ -1,0 +1,100 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+
+	"github.com/kedge-io/kedge/pkg/agent"
+	"github.com/kedge-io/kedge/pkg/certs"
+	"github.com/kedge-io/kedge/pkg/config"
+	"github.com/kedge-io/kedge/pkg/server"
+	"github.com/kedge-io/kedge/pkg/supervisor"
+)
+
+// site prepares a server and, unless it is switched off, the node on the same machine, and returns
+// their parts in start order: what the API needs, the API beside the container runtime, and then
+// everything that talks to both.
+func site(ctx context.Context, cfg config.Server, log *slog.Logger) ([]supervisor.Component, error) {
+	if err := completeAddresses(&cfg); err != nil {
+		return nil, err
+	}
+	s, err := server.New(cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	api, err := s.APIServer()
+	if err != nil {
+		return nil, err
+	}
+	rest, err := s.Controllers()
+	if err != nil {
+		return nil, err
+	}
+	base, renew := []supervisor.Component{api}, []certs.Renewable{s.Certs()}
+	if !cfg.DisableAgent {
+		a, err := localAgent(ctx, cfg, s, log)
+		if err != nil {
+			return nil, err
+		}
+		runtime, err := a.Runtime()
+		if err != nil {
+			return nil, err
+		}
+		node, err := a.Node()
+		if err != nil {
+			return nil, err
+		}
+		base, rest, renew = append(base, runtime), append(rest, node...), append(renew, a.Certs())
+	}
+	renewer, err := certs.NewRenewer(certs.RenewerConfig{DataDir: cfg.DataDir, Sets: renew, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	parts := []supervisor.Component{supervisor.Group("base", base...), supervisor.Group("site", rest...), renewer}
+	if store := s.Datastore(); store != nil {
+		parts = append([]supervisor.Component{store}, parts...)
+	}
+	return parts, nil
+}
+
+// localAgent prepares the node on the server's own machine; its certificates are signed without a network.
+func localAgent(ctx context.Context, cfg config.Server, s *server.Server, log *slog.Logger) (*agent.Agent, error) {
+	serverCA, clientCA, err := s.Certs().CABundles()
+	if err != nil {
+		return nil, err
+	}
+	ips := make([]net.IP, len(cfg.NodeIPs))
+	for i, ip := range cfg.NodeIPs {
+		ips[i] = ip.AsSlice()
+	}
+	signer, err := s.Certs().NodeSigner(certs.NodeIdentity{Name: cfg.NodeName, IPs: ips})
+	if err != nil {
+		return nil, err
+	}
+	return agent.New(ctx, cfg.Agent, agent.Cluster{
+		ServerURL: s.URL(), ServerCA: serverCA, ClientCA: clientCA,
+		ClusterCIDRs: cfg.ClusterCIDRs, DNS: cfg.ClusterDNS, Domain: cfg.ClusterDomain,
+		PodNetwork: cfg.FlannelBackend, NoProxy: cfg.DisableKubeProxy, NoDNS: cfg.Disabled("coredns"),
+	}, signer, log)
+}
+
+// completeAddresses fills in the addresses that are found by looking at this machine.
+func completeAddresses(cfg *config.Server) error {
+	if len(cfg.NodeIPs) == 0 {
+		ip, err := agent.NodeAddress()
+		if err != nil {
+			return fmt.Errorf("find this node's address: %w", err)
+		}
+		cfg.NodeIPs = []netip.Addr{ip}
+	}
+	if !cfg.AdvertiseAddress.IsValid() {
+		cfg.AdvertiseAddress = cfg.NodeIPs[0]
+		if len(cfg.NodeExternalIPs) > 0 {
+			cfg.AdvertiseAddress = cfg.NodeExternalIPs[0]
+		}
+	}
+	return nil
+}
