@@ -1,0 +1,128 @@
+// Package memory keeps the memory of the process small while it idles and its garbage collection
+// cheap while it works. It is a foundation; cli puts it last in the list of components.
+package memory
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+)
+
+// Config bounds what the tuner may choose. Percentages are those of GOGC: how much the heap may grow
+// over what is live before it is collected.
+type Config struct {
+	// Idle and Busy are the lowest and highest percentage. 0 means 30 and 200.
+	Idle, Busy int
+	// Interval is the time between two decisions. 0 means 20 s.
+	Interval time.Duration
+	Log      *slog.Logger
+}
+
+// Tuner is the component: it starts when everything else has, so that starting is not slowed down.
+type Tuner struct {
+	cfg Config
+}
+
+// New fills in the defaults. A GOGC that the operator set in the environment is left alone.
+func New(cfg Config) *Tuner {
+	if cfg.Idle == 0 {
+		cfg.Idle = 30
+	}
+	if cfg.Busy == 0 {
+		cfg.Busy = 200
+	}
+	if cfg.Interval == 0 {
+		cfg.Interval = 20 * time.Second
+	}
+	return &Tuner{cfg: cfg}
+}
+
+// Name implements supervisor.Component.
+func (*Tuner) Name() string { return "memory" }
+
+// Ready implements supervisor.Component.
+func (*Tuner) Ready(context.Context) error { return nil }
+
+// Run implements supervisor.Component.
+func (t *Tuner) Run(ctx context.Context) error {
+	tick := time.NewTicker(t.cfg.Interval)
+	defer tick.Stop()
+	before, percent, trimmed := readUsage(), 100, false
+	fixed := os.Getenv("GOGC") != ""
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		now := readUsage()
+		share := before.gcShare(now)
+		before = now
+		if next := decide(share, percent, t.cfg.Idle, t.cfg.Busy); next != percent && !fixed {
+			debug.SetGCPercent(next)
+			percent = next
+			t.cfg.Log.Debug("garbage collection percentage", "percent", next, "share", fmt.Sprintf("%.3f", share))
+		}
+		if !trimmed && percent <= t.cfg.Idle {
+			trimmed = true
+			t.trim()
+		}
+	}
+}
+
+// trim gives back, once, what only the start needed: heap, and pages of the program itself.
+func (t *Tuner) trim() {
+	debug.FreeOSMemory()
+	freed, err := dropProgramPages()
+	if err != nil {
+		t.cfg.Log.Debug("drop pages of the program", "error", err)
+		return
+	}
+	t.cfg.Log.Debug("dropped pages of the program", "mapped bytes", freed)
+}
+
+// Shares of CPU time in garbage collection between which the percentage stays as it is.
+const (
+	lowShare  = 0.02
+	highShare = 0.05
+)
+
+// decide chooses the next percentage from the share of CPU time that went into garbage collection;
+// a negative share says that too little ran to tell, which is idling.
+func decide(share float64, percent, idle, busy int) int {
+	switch {
+	case share > highShare:
+		return min(busy, percent*2)
+	case share < lowShare:
+		return max(idle, percent*2/3)
+	default:
+		return percent
+	}
+}
+
+// usage is CPU time since the start of the process, in seconds.
+type usage struct{ gc, busy float64 }
+
+func readUsage() usage {
+	samples := []metrics.Sample{
+		{Name: "/cpu/classes/gc/total:cpu-seconds"},
+		{Name: "/cpu/classes/user:cpu-seconds"},
+		{Name: "/cpu/classes/scavenge/total:cpu-seconds"},
+	}
+	metrics.Read(samples)
+	gc := samples[0].Value.Float64()
+	return usage{gc: gc, busy: gc + samples[1].Value.Float64() + samples[2].Value.Float64()}
+}
+
+// gcShare is the part of CPU time between two readings that went into garbage collection, or -1 when
+// less than a quarter of a second ran, of which one collection would be most.
+func (u usage) gcShare(later usage) float64 {
+	if later.busy-u.busy < 0.25 {
+		return -1
+	}
+	return (later.gc - u.gc) / (later.busy - u.busy)
+}

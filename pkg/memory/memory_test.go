@@ -1,0 +1,81 @@
+package memory
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"reflect"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestDecide(t *testing.T) {
+	for _, c := range []struct {
+		share   float64
+		percent int
+		want    int
+	}{
+		{-1, 100, 66}, {-1, 66, 44}, {-1, 44, 30}, {-1, 30, 30}, // idle goes down to the floor and stays
+		{0.01, 100, 66},  // cheap collections go down
+		{0.03, 100, 100}, // between the bounds nothing moves
+		{0.10, 30, 60},   // expensive ones go up at once
+		{0.50, 150, 200}, // and stop at the ceiling
+	} {
+		if got := decide(c.share, c.percent, 30, 200); got != c.want {
+			t.Errorf("decide(%v, %d) = %d, want %d", c.share, c.percent, got, c.want)
+		}
+	}
+}
+
+func TestGCShareNeedsEnoughWork(t *testing.T) {
+	if got := (usage{1, 10}).gcShare(usage{1.1, 10.2}); got != -1 {
+		t.Errorf("200 ms of work gave the share %v", got)
+	}
+	if got := (usage{1, 10}).gcShare(usage{2, 20}); got < 0.099 || got > 0.101 {
+		t.Errorf("1 s of 10 gave %v", got)
+	}
+}
+
+func TestReadOnlyRegions(t *testing.T) {
+	maps := `00400000-00500000 r-xp 00000000 fe:00 1 /usr/bin/kedge
+00500000-00600000 r--p 00100000 fe:00 1 /usr/bin/kedge
+00600000-00700000 rw-p 00200000 fe:00 1 /usr/bin/kedge
+00700000-00800000 rw-p 00000000 00:00 0 [heap]
+7f0000000000-7f0000001000 r-xp 00000000 fe:00 2 /usr/lib/other
+`
+	want := []region{{0x400000, 0x500000}, {0x500000, 0x600000}}
+	if got := readOnlyRegions(maps, "/usr/bin/kedge"); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %x, want %x", got, want)
+	}
+	if got := readOnlyRegions(maps, "/usr/bin/ked"); got != nil {
+		t.Errorf("a prefix of the name matched: %x", got)
+	}
+}
+
+func TestDroppedPagesComeBack(t *testing.T) {
+	freed, err := dropProgramPages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if freed == 0 || int64(freed) > info.Size()+1<<20 {
+		t.Errorf("dropped %d bytes of a program of %d", freed, info.Size())
+	}
+	if decide(-1, 30, 30, 200) != 30 { // code that was dropped runs again
+		t.Error("the program is damaged")
+	}
+}
+
+func TestRunStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := New(Config{Log: slog.New(slog.DiscardHandler)}).Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+}
