@@ -10,6 +10,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/agent"
 	"github.com/kedge-io/kedge/pkg/certs"
 	"github.com/kedge-io/kedge/pkg/config"
+	"github.com/kedge-io/kedge/pkg/memory"
 	"github.com/kedge-io/kedge/pkg/server"
 	"github.com/kedge-io/kedge/pkg/supervisor"
 )
@@ -53,7 +54,7 @@ func site(ctx context.Context, cfg config.Server, log *slog.Logger) ([]superviso
 	if err != nil {
 		return nil, err
 	}
-	parts := []supervisor.Component{supervisor.Group("base", base...), supervisor.Group("site", rest...), renewer}
+	parts := []supervisor.Component{supervisor.Group("base", base...), supervisor.Group("site", rest...), renewer, memory.New(memory.Config{Log: log})}
 	if store := s.Datastore(); store != nil {
 		parts = append([]supervisor.Component{store}, parts...)
 	}
@@ -78,6 +79,7 @@ func localAgent(ctx context.Context, cfg config.Server, s *server.Server, log *s
 		ServerURL: s.URL(), ServerCA: serverCA, ClientCA: clientCA,
 		ClusterCIDRs: cfg.ClusterCIDRs, DNS: cfg.ClusterDNS, Domain: cfg.ClusterDomain,
 		PodNetwork: cfg.FlannelBackend, NoProxy: cfg.DisableKubeProxy, NoDNS: cfg.Disabled("coredns"),
+		NoStorage: cfg.Disabled("local-storage"), StoragePaths: []string{cfg.DefaultLocalStoragePath},
 	}, signer, log)
 }
 
