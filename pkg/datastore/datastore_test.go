@@ -72,16 +72,18 @@ func start(t testing.TB, cfg datastore.Config) *running {
 	}
 }
 
-// socketPath returns a short path, because unix sockets allow 107 bytes.
-func socketPath(t testing.TB) string {
+// socketDir makes a directory with a short path, because unix sockets allow 107 bytes.
+func socketDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "ds")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	return filepath.Join(dir, "s")
+	return dir
 }
+
+func socketPath(t testing.TB) string { return filepath.Join(socketDir(t), "s") }
 
 func newClient(t testing.TB, endpoint string) *clientv3.Client {
 	t.Helper()

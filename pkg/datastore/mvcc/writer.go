@@ -251,6 +251,10 @@ func (w *writer) publish(tx *Tx) {
 // close empties the write-ahead log into the database file and closes both.
 func (w *writer) close() error {
 	err := w.c.Run("PRAGMA wal_checkpoint(TRUNCATE)")
+	if sqlite.DiskFull(err) {
+		w.s.cfg.Log.Warn("cannot empty the write-ahead log, the next start will", "error", err)
+		err = nil
+	}
 	return errors.Join(err, w.c.Close())
 }
 
