@@ -32,9 +32,10 @@ func (f filter) Write(line []byte) (int, error) {
 // or stop, each because of an order that settles by itself within a second.
 func harmless() []string {
 	return []string{
-		"The manifest file is empty, ignoring",         // egress selector and authorization files that are not given
-		"because it has no resources",                  // API versions without resources in this release
-		"] [core] [Channel",                            // gRPC reconnecting; the part that needs the connection says so itself
+		"The manifest file is empty, ignoring", // egress selector and authorization files that are not given
+		"because it has no resources",          // API versions without resources in this release
+		"] [core] [Channel",                    // gRPC reconnecting; the part that needs the connection says so itself
+		"Resetting endpoints for master service",
 		"Found stale data, removed previous endpoints", // one API server, started again
 		"nodes have not yet been registered",           // scheduler before the first node
 		"Image garbage collection failed once",         // statistics are not there yet
