@@ -1,0 +1,38 @@
+// Package kube reaches the Kubernetes API: client configuration, kinds found by discovery, server-side apply and pruning.
+// It is a foundation: server, agent and features may import it.
+package kube
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/kedge-io/kedge/pkg/apis/addons/v1alpha1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Config reads a kubeconfig file for a part of kedge. Certificates that the file refers to are reloaded when they change.
+// There is no client-side rate limit: the API server has priority and fairness for that.
+func Config(kubeconfig, part string) (*rest.Config, error) {
+	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
+	}
+	cfg.QPS = -1
+	cfg.UserAgent = "kedge/" + strings.TrimSpace(part)
+	cfg.WarningHandler = rest.NoWarnings{}
+	return cfg, nil
+}
+
+// NewScheme returns a scheme with the built-in kinds of Kubernetes and kedge's own.
+func NewScheme() (*runtime.Scheme, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, fmt.Errorf("build scheme: %w", err)
+		}
+	}
+	return scheme, nil
+}
