@@ -66,7 +66,7 @@ nft_program() {
 stamp() {
 	{
 		cat scripts/versions.env scripts/build-payload.sh go.sum
-		find scripts/tiny scripts/payload cmd/kedge-ipam pkg/ipam pkg/payload/manifest.go \
+		find scripts/tiny scripts/payload cmd/kedge-ipam pkg/ipam pkg/payload/manifest.go test/images/images.go \
 			-type f ! -name '*_test.go' ! -path '*/testdata/*' | LC_ALL=C sort | xargs cat
 		go version
 		debian_versions
