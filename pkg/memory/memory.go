@@ -4,7 +4,6 @@ package memory
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -60,12 +59,12 @@ func (t *Tuner) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		now := readUsage()
-		share := before.gcShare(now)
+		spent := now.since(before, t.cfg.Interval)
 		before = now
-		if next := decide(share, percent, t.cfg.Idle, t.cfg.Busy); next != percent && !fixed {
+		if next := decide(spent, percent, t.cfg.Idle, t.cfg.Busy); next != percent && !fixed {
 			debug.SetGCPercent(next)
 			percent = next
-			t.cfg.Log.Debug("garbage collection percentage", "percent", next, "share", fmt.Sprintf("%.3f", share))
+			t.cfg.Log.Debug("garbage collection percentage", "percent", next, "cores", spent.cores, "share", spent.share)
 		}
 		if !trimmed && percent <= t.cfg.Idle {
 			trimmed = true
@@ -85,26 +84,34 @@ func (t *Tuner) trim() {
 	t.cfg.Log.Debug("dropped pages of the program", "mapped bytes", freed)
 }
 
-// Shares of CPU time in garbage collection between which the percentage stays as it is.
+// Bounds of the time in garbage collection between which the percentage stays as it is.
 const (
+	// idleCores is a part of one core that is too little to save on.
+	idleCores = 0.01
+	// lowShare and highShare are parts of the CPU time that the process used.
 	lowShare  = 0.02
 	highShare = 0.05
 )
 
-// decide chooses the next percentage from the share of CPU time that went into garbage collection;
-// a negative share says that too little ran to tell, which is idling.
-func decide(share float64, percent, idle, busy int) int {
+// decide chooses the next percentage from what garbage collection cost since the last decision.
+func decide(c cost, percent, idle, busy int) int {
 	switch {
-	case share > highShare:
-		return min(busy, percent*2)
-	case share < lowShare:
+	case c.cores < idleCores || c.share < lowShare:
 		return max(idle, percent*2/3)
+	case c.share > highShare:
+		return min(busy, percent*2)
 	default:
 		return percent
 	}
 }
 
-// usage is CPU time since the start of the process, in seconds.
+// cost is what garbage collection took over some time.
+type cost struct {
+	cores float64 // CPU seconds a second
+	share float64 // part of the CPU time that the process used
+}
+
+// usage is CPU time since the start of the process, in seconds, as of the last collection.
 type usage struct{ gc, busy float64 }
 
 func readUsage() usage {
@@ -118,11 +125,11 @@ func readUsage() usage {
 	return usage{gc: gc, busy: gc + samples[1].Value.Float64() + samples[2].Value.Float64()}
 }
 
-// gcShare is the part of CPU time between two readings that went into garbage collection, or -1 when
-// less than a quarter of a second ran, of which one collection would be most.
-func (u usage) gcShare(later usage) float64 {
-	if later.busy-u.busy < 0.25 {
-		return -1
+// since is the cost between two readings that lie interval apart.
+func (u usage) since(before usage, interval time.Duration) cost {
+	gc, busy := u.gc-before.gc, u.busy-before.busy
+	if busy <= 0 {
+		return cost{}
 	}
-	return (later.gc - u.gc) / (later.busy - u.busy)
+	return cost{cores: gc / interval.Seconds(), share: gc / busy}
 }

@@ -11,29 +11,31 @@ import (
 )
 
 func TestDecide(t *testing.T) {
+	idle := cost{cores: 0.002, share: 0.3}
 	for _, c := range []struct {
-		share   float64
+		spent   cost
 		percent int
 		want    int
 	}{
-		{-1, 100, 66}, {-1, 66, 44}, {-1, 44, 30}, {-1, 30, 30}, // idle goes down to the floor and stays
-		{0.01, 100, 66},  // cheap collections go down
-		{0.03, 100, 100}, // between the bounds nothing moves
-		{0.10, 30, 60},   // expensive ones go up at once
-		{0.50, 150, 200}, // and stop at the ceiling
+		{idle, 100, 66}, {idle, 66, 44}, {idle, 44, 30}, {idle, 30, 30}, // idle goes down to the floor and stays
+		{cost{}, 100, 66},            // nothing was collected
+		{cost{0.02, 0.01}, 100, 66},  // cheap for what was done
+		{cost{0.03, 0.03}, 100, 100}, // between the bounds nothing moves
+		{cost{0.10, 0.10}, 30, 60},   // expensive goes up at once
+		{cost{0.50, 0.50}, 150, 200}, // and stops at the ceiling
 	} {
-		if got := decide(c.share, c.percent, 30, 200); got != c.want {
-			t.Errorf("decide(%v, %d) = %d, want %d", c.share, c.percent, got, c.want)
+		if got := decide(c.spent, c.percent, 30, 200); got != c.want {
+			t.Errorf("decide(%+v, %d) = %d, want %d", c.spent, c.percent, got, c.want)
 		}
 	}
 }
 
-func TestGCShareNeedsEnoughWork(t *testing.T) {
-	if got := (usage{1, 10}).gcShare(usage{1.1, 10.2}); got != -1 {
-		t.Errorf("200 ms of work gave the share %v", got)
+func TestCostBetweenReadings(t *testing.T) {
+	if got, want := (usage{2, 20}).since(usage{1, 10}, 20*time.Second), (cost{cores: 0.05, share: 0.1}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got := (usage{1, 10}).gcShare(usage{2, 20}); got < 0.099 || got > 0.101 {
-		t.Errorf("1 s of 10 gave %v", got)
+	if got := (usage{1, 10}).since(usage{1, 10}, time.Second); got != (cost{}) {
+		t.Errorf("no collection gave %+v", got)
 	}
 }
 
@@ -65,7 +67,7 @@ func TestDroppedPagesComeBack(t *testing.T) {
 	if freed == 0 || int64(freed) > info.Size()+1<<20 {
 		t.Errorf("dropped %d bytes of a program of %d", freed, info.Size())
 	}
-	if decide(-1, 30, 30, 200) != 30 { // code that was dropped runs again
+	if decide(cost{}, 30, 30, 200) != 30 { // code that was dropped runs again
 		t.Error("the program is damaged")
 	}
 }
