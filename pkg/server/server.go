@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/kedge-io/kedge/manifests"
+	"github.com/kedge-io/kedge/pkg/addons"
 	"github.com/kedge-io/kedge/pkg/certs"
 	"github.com/kedge-io/kedge/pkg/config"
 	"github.com/kedge-io/kedge/pkg/controlplane"
@@ -92,7 +94,24 @@ func (s *Server) Controllers() ([]supervisor.Component, error) {
 		}
 		parts = append(parts, c)
 	}
-	return parts, nil
+	a, err := s.addons()
+	if err != nil {
+		return nil, err
+	}
+	return append(parts, a), nil
+}
+
+// addons applies what lies in the manifests folder.
+func (s *Server) addons() (supervisor.Component, error) {
+	dns := make([]net.IP, len(s.cfg.ClusterDNS))
+	for i, ip := range s.cfg.ClusterDNS {
+		dns[i] = ip.AsSlice()
+	}
+	variables := manifests.Variables{ClusterDNS: dns, ClusterDomain: s.cfg.ClusterDomain, DataDir: s.cfg.DataDir}
+	return addons.New(addons.Config{
+		Dir: filepath.Join(s.cfg.DataDir, "server", "manifests"), Packaged: manifests.FS(), Variables: variables.Map(),
+		Disabled: s.cfg.Disable, Server: s.cfg.NodeName, Kubeconfig: s.certs.SupervisorKubeconfig, Log: s.log,
+	})
 }
 
 func (s *Server) certsConfig() certs.ServerConfig {
