@@ -20,7 +20,7 @@ const (
 func TestPackagedAddonsAreApplied(t *testing.T) {
 	l := newLab(t)
 	l.start()
-	for _, file := range []string{"addons.yaml", "coredns.yaml", "local-path.yaml", "rbac.yaml"} {
+	for _, file := range []string{"addons.yaml", "coredns.yaml", "local-storage.yaml", "rbac.yaml"} {
 		r := l.record(file, v1alpha1.ReasonApplied, "object")
 		if !r.Spec.Packaged || r.Status.Checksum == "" || len(r.Status.Objects) == 0 || len(r.Status.Kinds) == 0 {
 			t.Errorf("%s: %+v", file, r)
@@ -32,7 +32,7 @@ func TestPackagedAddonsAreApplied(t *testing.T) {
 	}
 	// A second start writes nothing.
 	versions := map[string]string{}
-	for _, file := range []string{"addons", "coredns", "local-path", "rbac"} {
+	for _, file := range []string{"addons", "coredns", "local-storage", "rbac"} {
 		obj, err := l.get("addons.kedge.io/v1alpha1", "AddOn", "", file)
 		if err != nil {
 			t.Fatal(err)
@@ -199,12 +199,12 @@ func TestSkipAndDisable(t *testing.T) {
 	l.configMap("one", "again")
 
 	l.halt()
-	l.cfg.Disabled = []string{"app", "local-path"}
+	l.cfg.Disabled = []string{"app", "local-storage"}
 	l.start()
 	l.noRecord("app.yaml")
-	l.noRecord("local-path.yaml")
+	l.noRecord("local-storage.yaml")
 	l.configMap("one", "")
-	if _, err := os.Stat(filepath.Join(l.dir, "local-path.yaml")); !os.IsNotExist(err) {
+	if _, err := os.Stat(filepath.Join(l.dir, "local-storage.yaml")); !os.IsNotExist(err) {
 		t.Errorf("packaged file of a disabled add-on: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(l.dir, "app.yaml")); err != nil {
