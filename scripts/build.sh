@@ -25,8 +25,8 @@ stamps() {
 	# The commit's date, not the clock's: builds can be repeated.
 	date=$(TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null || echo 1970-01-01T00:00:00Z)
 	local minor=${kubernetes#v1.}
-	echo "-X github.com/kedge-io/kedge/pkg/version.Version=$version"
-	echo "-X github.com/kedge-io/kedge/pkg/version.GitCommit=$commit"
+	package=github.com/kedge-io/kedge/pkg/version
+	echo "-X $package.version=$version -X $package.commit=$commit -X $package.date=$date"
 	for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
 		echo "-X $package.gitVersion=$kubernetes+$KEDGE_REVISION"
 		echo "-X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*}"
@@ -43,5 +43,10 @@ CGO_ENABLED=0 GOOS=linux GOARCH=$ARCH GOARM=7 GOFLAGS=-buildvcs=false go build -
 if [ ! -e "$OUT" ] || [ "$PLAIN" -nt "$OUT" ] || [ "build/payload/$ARCH.stamp" -nt "$OUT" ] || [ scripts/payload -nt "$OUT" ]; then
 	CGO_ENABLED=0 GOFLAGS=-buildvcs=false go run -trimpath -tags netgo,osusergo ./scripts/payload \
 		append -binary "$PLAIN" -dir "build/payload/$ARCH" -o "$OUT"
+fi
+# The linker ignores a stamp for a variable that was renamed: look at the result.
+if [ "$ARCH" = "$(go env GOHOSTARCH)" ] && "$OUT" version | grep -qw dev; then
+	echo "build: $OUT has no version stamped: compare the names in scripts/build.sh with pkg/version" >&2
+	exit 1
 fi
 echo "$OUT is $(stat -c %s "$OUT") bytes"

@@ -27,11 +27,13 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// hostPrograms may be replaced by the host's own with PreferHostBin.
-var hostPrograms = []string{"runc", "nft"}
+// hostMayReplace says which programs PreferHostBin takes from the host.
+func hostMayReplace(name string) bool { return name == "runc" || name == "nft" }
 
 // hostDirs are searched besides PATH for the host's own programs.
-var hostDirs = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
+func hostDirs() []string {
+	return []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
+}
 
 // Payload is an unpacked payload.
 type Payload struct {
@@ -99,7 +101,7 @@ func (p *Payload) BinDir() string { return filepath.Join(p.dir, "bin") }
 
 // Path is the absolute path of a program, for example "runc".
 func (p *Payload) Path(name string) (string, error) {
-	if p.preferHost && slices.Contains(hostPrograms, name) {
+	if p.preferHost && hostMayReplace(name) {
 		if path, ok := p.hostProgram(name); ok {
 			return path, nil
 		}
@@ -120,7 +122,7 @@ func (p *Payload) hostProgram(name string) (string, bool) {
 	if path, err := exec.LookPath(name); err == nil && filepath.IsAbs(path) && filepath.Dir(path) != p.BinDir() {
 		return path, true
 	}
-	for _, dir := range hostDirs {
+	for _, dir := range hostDirs() {
 		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
 			return path, true
 		}
@@ -137,7 +139,7 @@ func (p *Payload) SearchPath(host string) string {
 	if !p.preferHost {
 		return strings.Join(append([]string{p.BinDir()}, dirs...), string(os.PathListSeparator))
 	}
-	for _, dir := range hostDirs {
+	for _, dir := range hostDirs() {
 		if !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)
 		}
