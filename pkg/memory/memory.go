@@ -50,8 +50,9 @@ func (*Tuner) Ready(context.Context) error { return nil }
 func (t *Tuner) Run(ctx context.Context) error {
 	tick := time.NewTicker(t.cfg.Interval)
 	defer tick.Stop()
-	before, percent, trimmed := readUsage(), 100, false
+	percent, trimmed := 100, false
 	fixed := os.Getenv("GOGC") != ""
+	var before *usage // nothing at first: what starting cost says nothing about running
 	for {
 		select {
 		case <-ctx.Done():
@@ -59,8 +60,12 @@ func (t *Tuner) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		now := readUsage()
-		spent := now.since(before, t.cfg.Interval)
-		before = now
+		if before == nil {
+			before = &now
+			continue
+		}
+		spent := now.since(*before, t.cfg.Interval)
+		before = &now
 		if next := decide(spent, percent, t.cfg.Idle, t.cfg.Busy); next != percent && !fixed {
 			debug.SetGCPercent(next)
 			percent = next
@@ -96,7 +101,9 @@ const (
 // decide chooses the next percentage from what garbage collection cost since the last decision.
 func decide(c cost, percent, idle, busy int) int {
 	switch {
-	case c.cores < idleCores || c.share < lowShare:
+	case c.cores < idleCores:
+		return idle
+	case c.share < lowShare:
 		return max(idle, percent*2/3)
 	case c.share > highShare:
 		return min(busy, percent*2)

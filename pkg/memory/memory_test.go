@@ -17,8 +17,8 @@ func TestDecide(t *testing.T) {
 		percent int
 		want    int
 	}{
-		{idle, 100, 66}, {idle, 66, 44}, {idle, 44, 30}, {idle, 30, 30}, // idle goes down to the floor and stays
-		{cost{}, 100, 66},            // nothing was collected
+		{idle, 200, 30}, {idle, 30, 30}, // idle goes to the floor at once and stays
+		{cost{}, 100, 30},            // nothing was collected
 		{cost{0.02, 0.01}, 100, 66},  // cheap for what was done
 		{cost{0.03, 0.03}, 100, 100}, // between the bounds nothing moves
 		{cost{0.10, 0.10}, 30, 60},   // expensive goes up at once
