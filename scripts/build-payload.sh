@@ -7,6 +7,7 @@
 #   FORCE=1                build again even when up to date
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/versions.env
 . scripts/versions.env
 
 ARCH=${ARCH:-$(go env GOHOSTARCH)}
@@ -21,8 +22,8 @@ arm) TRIPLET=arm-linux-gnueabihf LOADER=ld-linux-armhf.so.3 ;;
 *) echo "build-payload: ARCH=$ARCH is not supported: use amd64, arm64 or arm" >&2; exit 1 ;;
 esac
 case $(go env GOHOSTARCH) in
-"$ARCH") CC=gcc STRIP=strip SUFFIX="" ;;
-*) CC=$TRIPLET-gcc STRIP=$TRIPLET-strip SUFFIX=":$([ "$ARCH" = arm ] && echo armhf || echo "$ARCH")" ;;
+"$ARCH") CC=gcc SUFFIX="" ;;
+*) CC=$TRIPLET-gcc SUFFIX=":$([ "$ARCH" = arm ] && echo armhf || echo "$ARCH")" ;;
 esac
 LIBDIR=/usr/lib/$TRIPLET
 
@@ -33,7 +34,7 @@ NFT_LIBRARIES="libnftables.so.1 libnftnl.so.11 libmnl.so.0 libxtables.so.12 libj
   libedit.so.2 libbsd.so.0 libmd.so.0 libtinfo.so.6 libc.so.6"
 
 debian_versions() {
-	# shellcheck disable=SC2086
+	# shellcheck disable=SC2046,SC2086 # lists of names
 	dpkg-query -W -f '${Package} ${Version}\n' $(printf "%s$SUFFIX " $NFT_PACKAGES libseccomp-dev) 2>/dev/null || true
 }
 

@@ -7,6 +7,7 @@
 #   OUT=FILE               file to write (default: bin/kedge)
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/versions.env
 . scripts/versions.env
 
 ARCH=${ARCH:-$(go env GOHOSTARCH)}
