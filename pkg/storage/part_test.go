@@ -256,7 +256,30 @@ func TestVolumesOfRealClaims(t *testing.T) {
 		return
 	}
 	s := newSite(t)
+	s.testNodeThatIsOff()
+	s.testRetain()
 
+	s.claim("shared", "n1", corev1.ReadWriteMany)
+	s.awaitEvent("shared", "ProvisioningFailed", "use ReadWriteOnce")
+	s.claim("lost", "n9", corev1.ReadWriteOnce)
+	s.awaitEvent("lost", "ProvisioningFailed", "another node will be selected")
+
+	s.claim("orphan", "n1", corev1.ReadWriteOnce)
+	orphan := s.bound("orphan")
+	s.stop()
+	if err := s.api.CoreV1().Nodes().Delete(t.Context(), "n1", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.drop("orphan")
+	s.awaitGone(orphan)
+	if !exists(orphan.Spec.Local.Path) {
+		t.Error("the directory of a deleted node was removed by somebody else")
+	}
+}
+
+// testNodeThatIsOff deletes a claim whose node is off: the directory goes when the node is back.
+func (s *site) testNodeThatIsOff() {
+	t := s.T
 	s.claim("data", "n1", corev1.ReadWriteOnce)
 	v := s.bound("data")
 	if err := os.WriteFile(filepath.Join(v.Spec.Local.Path, "file"), []byte("x"), 0o600); err != nil {
@@ -276,7 +299,11 @@ func TestVolumesOfRealClaims(t *testing.T) {
 	if exists(v.Spec.Local.Path) {
 		t.Error("the directory stayed")
 	}
+}
 
+// testRetain deletes a claim whose volume is to be kept.
+func (s *site) testRetain() {
+	t := s.T
 	s.claim("kept", "n1", corev1.ReadWriteOnce)
 	kept := s.bound("kept")
 	kept.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimRetain
@@ -294,22 +321,5 @@ func TestVolumesOfRealClaims(t *testing.T) {
 	s.awaitGone(kept)
 	if !exists(kept.Spec.Local.Path) {
 		t.Error("a kept directory was removed")
-	}
-
-	s.claim("shared", "n1", corev1.ReadWriteMany)
-	s.awaitEvent("shared", "ProvisioningFailed", "use ReadWriteOnce")
-	s.claim("lost", "n9", corev1.ReadWriteOnce)
-	s.awaitEvent("lost", "ProvisioningFailed", "another node will be selected")
-
-	s.claim("orphan", "n1", corev1.ReadWriteOnce)
-	orphan := s.bound("orphan")
-	s.stop()
-	if err := s.api.CoreV1().Nodes().Delete(t.Context(), "n1", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	s.drop("orphan")
-	s.awaitGone(orphan)
-	if !exists(orphan.Spec.Local.Path) {
-		t.Error("the directory of a deleted node was removed by somebody else")
 	}
 }
