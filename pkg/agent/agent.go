@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 
 	"github.com/kedge-io/kedge/pkg/certs"
 	"github.com/kedge-io/kedge/pkg/config"
@@ -156,7 +157,7 @@ func (a *Agent) podNetwork() (supervisor.Component, error) {
 	}
 	return network.NewPods(network.PodConfig{
 		NodeName: a.cfg.NodeName, Kubeconfig: a.certs.KubeletKubeconfig, ClusterCIDRs: a.cluster.ClusterCIDRs,
-		CNIConfDir: a.paths.cniConf, IPAMDir: a.paths.ipam, Nft: nft,
+		CNIConfDir: a.paths.cniConf, IPAMDir: a.paths.ipam, PodsDir: filepath.Join(a.paths.kubelet, "pods"), Nft: nft,
 	}, a.log)
 }
 

@@ -50,6 +50,7 @@ func harmless() []string {
 		"Failed to list existing nftables objects",
 		"broadcaster already stopped", // stopping
 		"PLEG is not healthy: pleg has yet to be successful",
+		"Error on socket receive",                              // exec, cp and port-forward that ended
 		"checkpoint is not found",                              // first start
 		"Failed to ensure process in container with oom score", // process namespaces that hide init
 	}

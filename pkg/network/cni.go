@@ -17,8 +17,8 @@ type addressRange struct {
 }
 
 // conflist is the CNI configuration of a node whose pods get addresses from podCIDRs.
-// ipamDir is where kedge-ipam keeps which pod has which address.
-func conflist(podCIDRs []netip.Prefix, ipamDir string) ([]byte, error) {
+// ipamDir is where kedge-ipam keeps which pod has which address, podsDir where the kubelet keeps its pods.
+func conflist(podCIDRs []netip.Prefix, ipamDir, podsDir string) ([]byte, error) {
 	ranges := make([][]addressRange, 0, len(podCIDRs))
 	for _, p := range podCIDRs {
 		ranges = append(ranges, []addressRange{{Subnet: p.String()}})
@@ -33,7 +33,7 @@ func conflist(podCIDRs []netip.Prefix, ipamDir string) ([]byte, error) {
 				"isDefaultGateway": true,
 				"hairpinMode":      true,
 				"forceAddress":     true,
-				"ipam":             map[string]any{"type": "kedge-ipam", "dataDir": ipamDir, "ranges": ranges},
+				"ipam":             map[string]any{"type": "kedge-ipam", "dataDir": ipamDir, "podsDir": podsDir, "ranges": ranges},
 			},
 			map[string]any{"type": "portmap", "backend": "nftables", "snat": true, "capabilities": map[string]bool{"portMappings": true}},
 		},

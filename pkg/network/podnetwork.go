@@ -30,9 +30,9 @@ type PodConfig struct {
 	CNIConfDir, IPAMDir string
 	// Nft is the path of the program that loads nftables rules.
 	Nft string
-	// Keep, when set, is told from time to time which pods of this node exist, so that the
-	// addresses of the others can be given away.
-	Keep func(ctx context.Context, pods []metav1.ObjectMeta) error
+	// PodsDir is the kubelet's directory of existing pods: when addresses run out, those of pods that
+	// are not there are given away.
+	PodsDir string
 }
 
 // Pods is the pod network of this node as a component: it waits for the addresses that the
@@ -42,9 +42,6 @@ type Pods struct {
 	log   *slog.Logger
 	ready atomic.Bool
 }
-
-// keepInterval is how often the addresses of vanished pods are given back.
-const keepInterval = 5 * time.Minute
 
 // NewPods checks cfg; it starts nothing. A configuration of an earlier run is kept, so a node that
 // starts without its server has a pod network at once.
@@ -92,7 +89,8 @@ func (p *Pods) Run(ctx context.Context) error {
 		return err
 	}
 	p.ready.Store(true)
-	return p.keepAddresses(ctx, client)
+	<-ctx.Done()
+	return nil
 }
 
 func (p *Pods) conflistPath() string { return filepath.Join(p.cfg.CNIConfDir, conflistName) }
@@ -155,7 +153,7 @@ func parsePrefixes(in []string) ([]netip.Prefix, error) {
 // writeConflist writes the CNI configuration when it differs. A rename inside the directory makes it
 // appear whole and is what containerd's watcher reacts to: it ignores files that are merely created.
 func (p *Pods) writeConflist(cidrs []netip.Prefix) error {
-	want, err := conflist(cidrs, p.cfg.IPAMDir)
+	want, err := conflist(cidrs, p.cfg.IPAMDir, p.cfg.PodsDir)
 	if err != nil {
 		return err
 	}
@@ -170,35 +168,6 @@ func (p *Pods) writeConflist(cidrs []netip.Prefix) error {
 		return fmt.Errorf("write CNI configuration: %w", err)
 	}
 	return nil
-}
-
-// keepAddresses tells Keep which pods exist until ctx is done; a node that cannot ask gives nothing away.
-func (p *Pods) keepAddresses(ctx context.Context, client kubernetes.Interface) error {
-	tick := time.NewTicker(keepInterval)
-	defer tick.Stop()
-	here := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("spec.nodeName", p.cfg.NodeName).String()}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		if p.cfg.Keep == nil {
-			continue
-		}
-		pods, err := client.CoreV1().Pods("").List(ctx, here)
-		if err != nil {
-			p.log.Debug("list pods of this node", "error", err)
-			continue
-		}
-		metas := make([]metav1.ObjectMeta, len(pods.Items))
-		for i := range pods.Items {
-			metas[i] = pods.Items[i].ObjectMeta
-		}
-		if err := p.cfg.Keep(ctx, metas); err != nil {
-			p.log.Warn("release addresses of vanished pods", "error", err)
-		}
-	}
 }
 
 // ignoreStop drops an error that only says that we were told to stop.
