@@ -309,6 +309,14 @@ func (l *link) cut() {
 	l.conns = nil
 }
 
+// awaitQuiet returns when nothing has passed for a moment.
+func (l *link) awaitQuiet() {
+	for seen := int64(-1); seen != l.bytes.Load(); {
+		seen = l.bytes.Load()
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func await(t *testing.T, what string, cond func() bool) {

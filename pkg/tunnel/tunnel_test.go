@@ -202,14 +202,8 @@ func TestNothingIsLeftOfStreamsThatWerePausedInACut(t *testing.T) {
 	for range 5 {
 		s.dial("a")
 	}
-	seen := int64(-1)
-	await(t, "all streams paused", func() bool {
-		now := l.bytes.Load()
-		paused := now == seen && now > 5<<20
-		seen = now
-		time.Sleep(50 * time.Millisecond)
-		return paused
-	})
+	await(t, "data on all streams", func() bool { return l.bytes.Load() > 5<<20 })
+	l.awaitQuiet()
 	l.cut()
 	s.awaitConnected("a")
 	await(t, "goroutines ended", func() bool { return runtime.NumGoroutine() <= before+5 })
@@ -238,11 +232,7 @@ func TestIdleTunnelIsQuiet(t *testing.T) {
 		c.Ping = time.Second
 	})
 	s.awaitConnected("a")
-	await(t, "handshake over", func() bool {
-		seen := l.bytes.Load()
-		time.Sleep(200 * time.Millisecond)
-		return l.bytes.Load() == seen
-	})
+	l.awaitQuiet()
 	begin, before := time.Now(), l.bytes.Load()
 	await(t, "time for several pings, and two of the multiplexer", func() bool { return time.Since(begin) > 11*time.Second })
 	used := l.bytes.Load() - before

@@ -59,6 +59,8 @@ func house() map[string]place {
 		"pkg/kubelet":               {feature, 0},
 		"pkg/network":               {feature, 0},
 		"pkg/dns":                   {feature, 0},
+		"pkg/tunnel":                {feature, 0},
+		"pkg/tunnel/wire":           {feature, 1},
 		"pkg/loadbalancer":          {feature, 0},
 		"pkg/config":                {settings, 0},
 		"pkg/server":                {mode, 0},
