@@ -117,7 +117,7 @@ build_go_programs() {
 tiny() {
 	local source=$1 output=$2
 	shift 2
-	"$CC" -static -nostdlib -nostartfiles -ffreestanding -fno-builtin -fno-stack-protector \
+	"$CC" -nostdlib -nostartfiles -ffreestanding -fno-builtin -fno-stack-protector \
 		-fno-asynchronous-unwind-tables -Os -Wall -Wextra -Werror -s \
 		-Wl,--build-id=none -Wl,-z,noseparate-code -Wl,-z,norelro "$@" -o "$output" "$source"
 }
@@ -134,9 +134,10 @@ build_nft() {
 		elif [ -e "$root/lib/$TRIPLET/$lib" ]; then cp -L "$root/lib/$TRIPLET/$lib" "$STAGE/lib/nft/"
 		else echo "build-payload: nft needs $lib, which is not in $root$LIBDIR" >&2; exit 1; fi
 	done
+	tiny scripts/tiny/nft.c "$STAGE/bin/nft" -static -DLOADER="\"$LOADER\""
+	tiny scripts/tiny/protocols.c "$STAGE/lib/nft/libprotocols.so" -shared -fPIC
 	chmod 0644 "$STAGE"/lib/nft/*
 	chmod 0755 "$STAGE/lib/nft/nft" "$STAGE/lib/nft/$LOADER"
-	tiny scripts/tiny/nft.c "$STAGE/bin/nft" -DLOADER="\"$LOADER\""
 	check_nft
 }
 
@@ -152,7 +153,7 @@ check_nft() {
 build_pause() {
 	echo "  pause image"
 	mkdir -p "$STAGE/images" "$TMP/pause"
-	tiny scripts/tiny/pause.c "$TMP/pause/pause"
+	tiny scripts/tiny/pause.c "$TMP/pause/pause" -static
 	payload_tool pause-image -program "$TMP/pause/pause" -ref "$PAUSE_IMAGE:$PAUSE_VERSION" -arch "$ARCH" -o "$STAGE/images/pause.tar"
 }
 

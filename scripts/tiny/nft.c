@@ -90,6 +90,8 @@ __attribute__((noreturn, used)) void start(long *stack)
 	args[n++] = "--inhibit-cache";
 	args[n++] = "--library-path";
 	args[n++] = lib;
+	args[n++] = "--preload";
+	args[n++] = "libprotocols.so"; // found in lib, see protocols.c
 	args[n++] = "--argv0";
 	args[n++] = "nft";
 	args[n++] = program;
