@@ -96,12 +96,16 @@ func (a *Agent) Runtime() (supervisor.Component, error) {
 		return nil, err
 	}
 	if a.cfg.PauseImage != "" {
-		ref = a.cfg.PauseImage
+		ref, archive = a.cfg.PauseImage, ""
+	}
+	registries, err := cri.ReadRegistries(a.cfg.PrivateRegistry)
+	if err != nil {
+		return nil, fmt.Errorf("read private-registry: %w", err)
 	}
 	containerd, err := cri.New(cri.Config{
 		Root: a.paths.containerd, State: containerdState, Socket: ContainerdSocket, ConfigFile: a.paths.containerdConfig,
 		Runc: runc, Shim: shim, CNIBinDir: a.payload.BinDir(), CNIConfDir: a.paths.cniConf,
-		PauseImage: ref, PauseArchive: archive, RegistryDir: a.paths.registries,
+		PauseImage: ref, PauseArchive: archive, RegistryDir: a.paths.registries, Registries: registries,
 		Snapshotter: a.cfg.Snapshotter, SystemdCgroup: kubelet.SystemdCgroup(), RestrictOOMScoreAdj: !cri.CanLowerOOMScore(),
 	}, a.log)
 	if err != nil {

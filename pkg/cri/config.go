@@ -18,8 +18,9 @@ type Config struct {
 	Runc, Shim, CNIBinDir, CNIConfDir string
 	// PauseImage is the reference of the sandbox image, PauseArchive the file it is imported from.
 	PauseImage, PauseArchive string
-	// RegistryDir holds hosts.toml files, one folder a registry.
+	// RegistryDir is where Registries are written for containerd to read.
 	RegistryDir string
+	Registries  Registries
 	// Snapshotter is overlayfs or native.
 	Snapshotter string
 	// SystemdCgroup lets runc make cgroups through systemd instead of by itself.
@@ -54,7 +55,13 @@ disabled_plugins = [
 
 [plugins."io.containerd.cri.v1.images".registry]
   config_path = {{printf "%q" .RegistryDir}}
-
+{{range $host, $c := .Registries.Configs}}{{with $c.Auth}}
+[plugins."io.containerd.cri.v1.images".registry.configs.{{printf "%q" $host}}.auth]
+  username = {{printf "%q" .Username}}
+  password = {{printf "%q" .Password}}
+  auth = {{printf "%q" .Auth}}
+  identitytoken = {{printf "%q" .IdentityToken}}
+{{end}}{{end}}
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = {{.RestrictOOMScoreAdj}}
   enable_unprivileged_ports = true

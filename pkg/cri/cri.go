@@ -41,10 +41,13 @@ func New(cfg Config, log *slog.Logger) (*Containerd, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{filepath.Dir(cfg.ConfigFile), filepath.Dir(cfg.Socket), cfg.CNIConfDir, cfg.RegistryDir} {
+	for _, dir := range []string{filepath.Dir(cfg.ConfigFile), filepath.Dir(cfg.Socket), cfg.CNIConfDir} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make containerd directory: %w", err)
 		}
+	}
+	if err := cfg.Registries.write(cfg.RegistryDir); err != nil {
+		return nil, err
 	}
 	if err := os.WriteFile(cfg.ConfigFile, content, 0o600); err != nil {
 		return nil, fmt.Errorf("write containerd configuration: %w", err)
@@ -109,8 +112,12 @@ func (c *Containerd) Ready(ctx context.Context) error {
 	return nil
 }
 
-// importPause puts the sandbox image into the store when it is not there.
+// importPause puts the bundled sandbox image into the store when it is not there. One that the operator
+// chose is pulled, or imported from an archive, like any other.
 func (c *Containerd) importPause(ctx context.Context) error {
+	if c.cfg.PauseArchive == "" {
+		return nil
+	}
 	client, err := containerd.New(c.cfg.Socket, containerd.WithDefaultNamespace(Namespace))
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
