@@ -107,6 +107,8 @@ func TestPortInUseNamesTheProcess(t *testing.T) {
 	want(t, "in use", r, Fail, "port "+strconv.Itoa(port)+" for the API is in use by check.test (pid "+strconv.Itoa(os.Getpid())+")")
 	cfg.BindAddress = netip.Addr{} // every address, of which one is taken
 	want(t, "in use", checkPorts(cfg, nil), Fail, "is in use")
+	cfg.BindAddress = netip.MustParseAddr("127.0.0.1")
+	want(t, "in use by the kedge that runs here", checkPort(listeners(cfg)[0], os.Getpid()), Pass, "runs here")
 	cfg.BindAddress = netip.MustParseAddr("192.0.2.1")
 	want(t, "foreign address", checkPorts(cfg, nil), Fail, "192.0.2.1 is not an address of this machine")
 }

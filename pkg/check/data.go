@@ -167,16 +167,14 @@ func Lock(dataDir string) (unlock func() error, err error) {
 	if err := os.MkdirAll(dataDir, 0o755); err != nil {
 		return nil, fmt.Errorf("make data directory: %w: mend its permissions, or choose another --data-dir", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dataDir, "kedge.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(lockFile(dataDir), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock data directory: %w: mend its permissions, or choose another --data-dir", err)
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		pid := make([]byte, 20)
-		n, _ := f.Read(pid) // none when it was not written yet
 		return nil, errors.Join(fmt.Errorf("another kedge%s runs on %s: stop it first, or choose another --data-dir",
-			withPID(string(pid[:n])), dataDir), f.Close())
+			withPID(lockPID(dataDir)), dataDir), f.Close())
 	}
 	if err == nil {
 		err = f.Truncate(0)
@@ -190,9 +188,34 @@ func Lock(dataDir string) (unlock func() error, err error) {
 	return f.Close, nil
 }
 
-func withPID(pid string) string {
-	if pid = strings.TrimSpace(pid); pid == "" {
+func lockFile(dataDir string) string { return filepath.Join(dataDir, "kedge.lock") }
+
+// lockPID is the process id in the lock file, 0 when it is not written yet.
+func lockPID(dataDir string) int {
+	data, _ := os.ReadFile(lockFile(dataDir))
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(data)))
+	return pid
+}
+
+// holder is the process id of the other kedge that holds the lock of the data directory, 0 when none does.
+func holder(dataDir string) int {
+	f, err := os.Open(lockFile(dataDir))
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+		return 0
+	}
+	if pid := lockPID(dataDir); pid != os.Getpid() {
+		return pid
+	}
+	return 0
+}
+
+func withPID(pid int) string {
+	if pid == 0 {
 		return ""
 	}
-	return " (pid " + pid + ")"
+	return fmt.Sprintf(" (pid %d)", pid)
 }

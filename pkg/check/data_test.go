@@ -23,8 +23,18 @@ func TestLockKeepsASecondKedgeOff(t *testing.T) {
 	if _, err := Lock(dir); err == nil || !strings.Contains(err.Error(), "another kedge (pid ") || !strings.Contains(err.Error(), dir) {
 		t.Errorf("%v", err)
 	}
+	if pid := holder(dir); pid != 0 {
+		t.Errorf("holder %d: this process is no other one", pid)
+	}
+	write(t, lockFile(dir), "7\n")
+	if pid := holder(dir); pid != 7 {
+		t.Errorf("holder %d", pid)
+	}
 	if err := unlock(); err != nil {
 		t.Fatal(err)
+	}
+	if pid := holder(dir); pid != 0 {
+		t.Errorf("holder %d of a free directory", pid)
 	}
 	unlock, err = Lock(dir)
 	if err != nil {

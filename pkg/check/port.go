@@ -50,22 +50,26 @@ func checkPorts(cfg Config, _ *probes) Result {
 	var numbers []string
 	for _, l := range ls {
 		numbers = append(numbers, strconv.Itoa(int(l.addr.Port())))
-		if r := checkPort(l); r.Outcome != Pass {
+		if r := checkPort(l, holder(cfg.DataDir)); r.Outcome != Pass {
 			return r
 		}
 	}
-	return pass(strings.Join(numbers, ", ") + " are free")
+	return pass(strings.Join(numbers, ", ") + " are free, or used by the kedge that runs here")
 }
 
-func checkPort(l listener) Result {
+// checkPort tries to listen. A port of the kedge with process id own is as good as free.
+func checkPort(l listener, own int) Result {
 	socket, err := net.Listen("tcp", listenAddress(l.addr))
 	switch {
 	case err == nil:
 		_ = socket.Close() // it never accepted anything
 		return pass("free")
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fail(fmt.Sprintf("port %d for %s is in use%s", l.addr.Port(), l.part, by(owner(int(l.addr.Port())))),
-			"stop what uses it, or "+l.flag)
+		name, pid := owner(int(l.addr.Port()))
+		if pid != 0 && pid == own {
+			return pass("used by the kedge that runs here")
+		}
+		return fail(fmt.Sprintf("port %d for %s is in use%s", l.addr.Port(), l.part, by(name, pid)), "stop what uses it, or "+l.flag)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return fail(fmt.Sprintf("%s is not an address of this machine", l.addr.Addr()), "choose another --bind-address")
 	}
@@ -80,15 +84,15 @@ func listenAddress(a netip.AddrPort) string {
 	return a.String()
 }
 
-func by(process string) string {
-	if process == "" {
+func by(name string, pid int) string {
+	if pid == 0 {
 		return ""
 	}
-	return " by " + process
+	return fmt.Sprintf(" by %s (pid %d)", name, pid)
 }
 
-// owner names the process that listens on a TCP port, or "" when it cannot be found.
-func owner(port int) string {
+// owner finds the process that listens on a TCP port; pid is 0 when it cannot be found.
+func owner(port int) (name string, pid int) {
 	inodes := map[string]bool{}
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		data, err := os.ReadFile(table)
@@ -103,11 +107,12 @@ func owner(port int) string {
 	for _, link := range links {
 		if target, err := os.Readlink(link); err == nil && inodes[target] {
 			pid := strings.Split(link, "/")[2]
-			name, _ := os.ReadFile("/proc/" + pid + "/comm") // a process that has ended has no name
-			return fmt.Sprintf("%s (pid %s)", strings.TrimSpace(string(name)), pid)
+			comm, _ := os.ReadFile("/proc/" + pid + "/comm") // a process that has ended has no name
+			n, _ := strconv.Atoi(pid)                        // the pattern admits digits only, in effect
+			return strings.TrimSpace(string(comm)), n
 		}
 	}
-	return ""
+	return "", 0
 }
 
 // listening returns the inodes of the sockets that listen on port, from a table in the format of /proc/net/tcp.

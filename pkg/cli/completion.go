@@ -102,7 +102,8 @@ func candidates(words []string, commands []*cli.Command) []string {
 func longFlags(c *cli.Command) []string {
 	var names []string
 	for _, f := range c.Flags {
-		if name := f.Names()[0]; len(name) > 1 {
+		visible, ok := f.(cli.VisibleFlag)
+		if name := f.Names()[0]; len(name) > 1 && ok && visible.IsVisible() {
 			names = append(names, "--"+name)
 		}
 	}

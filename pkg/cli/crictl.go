@@ -50,5 +50,9 @@ func crictlEnv(args, env []string) []string {
 		return env
 	}
 	socket := "unix://" + agent.ContainerdSocket
-	return append(slices.Clone(env), runtime+socket, image+socket)
+	env = append(slices.Clone(env), runtime+socket, image+socket)
+	if _, err := os.Stat("/etc/crictl.yaml"); err != nil {
+		env = append(env, "CRI_CONFIG_FILE=/dev/null") // or crictl warns that it finds none
+	}
+	return env
 }

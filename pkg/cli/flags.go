@@ -18,11 +18,11 @@ func settingFlags(settings []config.Setting) []cli.Flag {
 		}
 		switch {
 		case s.Bool():
-			flags = append(flags, &cli.BoolFlag{Name: s.Name, Aliases: aliases})
+			flags = append(flags, &cli.BoolFlag{Name: s.Name, Aliases: aliases, Hidden: s.Hidden()})
 		case s.Repeat:
-			flags = append(flags, &cli.StringSliceFlag{Name: s.Name, Aliases: aliases})
+			flags = append(flags, &cli.StringSliceFlag{Name: s.Name, Aliases: aliases, Hidden: s.Hidden()})
 		default:
-			flags = append(flags, &cli.StringFlag{Name: s.Name, Aliases: aliases})
+			flags = append(flags, &cli.StringFlag{Name: s.Name, Aliases: aliases, Hidden: s.Hidden()})
 		}
 	}
 	return flags

@@ -38,7 +38,7 @@ func apply(vs []violation, exceptions map[string]string) []violation {
 func TestHouseRules(t *testing.T) {
 	files := load(t)
 	var vs []violation
-	vs = append(vs, checkLayers(files, house())...)
+	vs = append(vs, checkLayers(files, house(t))...)
 	vs = append(vs, checkFences(files, fences())...)
 	vs = append(vs, checkSizes(files)...)
 	vs = append(vs, checkComments(files)...)
@@ -53,7 +53,7 @@ func TestHouseRules(t *testing.T) {
 
 func TestEveryPlaceIsThere(t *testing.T) {
 	there := packages(load(t))
-	for dir := range house() {
+	for dir := range house(t) {
 		if _, ok := there[dir]; !ok {
 			t.Errorf("%s is in the table of packages and not in the repository: remove the line", dir)
 		}

@@ -1,0 +1,118 @@
+package arch
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// plan lists every package with its level; the number behind a level is how far inside its feature a room lies. A new
+// package is a new line here: decide where it belongs before writing it.
+const plan = `
+leaf        manifests
+leaf        pkg/apis/addons/v1alpha1
+leaf        pkg/version
+foundation  pkg/certs
+foundation  pkg/check
+foundation  pkg/ipam
+foundation  pkg/kube
+foundation  pkg/logs
+foundation  pkg/memory
+foundation  pkg/payload
+foundation  pkg/supervisor
+feature     pkg/addons
+feature/1   pkg/addons/manifest
+feature     pkg/controlplane
+feature     pkg/cri
+feature     pkg/datastore
+feature/1   pkg/datastore/etcdapi
+feature/4   pkg/datastore/expiry
+feature/5   pkg/datastore/keyindex
+feature/1   pkg/datastore/measure
+feature/3   pkg/datastore/mvcc
+feature/2   pkg/datastore/snapshot
+feature/4   pkg/datastore/sqlite
+feature/2   pkg/datastore/watch
+feature     pkg/dns
+feature     pkg/kubelet
+feature     pkg/loadbalancer
+feature     pkg/network
+feature     pkg/status
+feature     pkg/storage
+feature     pkg/tunnel
+feature/1   pkg/tunnel/wire
+settings    pkg/config
+mode        pkg/agent
+mode        pkg/server
+frontend    pkg/cli
+command     cmd/kedge
+command     cmd/kedge-ipam
+support     scripts/payload
+support     scripts/testreport
+support     test/arch
+support     test/e2e/site
+support     test/images
+support     test/images/echo
+support     test/images/make
+support     test/lab
+support     test/lab/cgroup
+support     test/lab/machine
+support     test/lab/netns
+support     test/lab/node
+support     test/vm
+support     test/vm/control
+support     test/vm/disk
+support     test/vm/guest
+support     test/vm/scenario
+support     test/vm/scenario/appender
+`
+
+// levels names the levels in order, the lowest first.
+func levels() []string {
+	return []string{"leaf", "foundation", "feature", "settings", "mode", "frontend", "command", "support"}
+}
+
+// parsePlan reads lines of a level and a package.
+func parsePlan(plan string) (map[string]place, error) {
+	house := map[string]place{}
+	for line := range strings.Lines(plan) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 {
+			continue
+		}
+		name, depth, _ := strings.Cut(fields[0], "/")
+		inner, err := strconv.Atoi("0" + depth)
+		l := slices.Index(levels(), name)
+		if len(fields) != 2 || err != nil || l < 0 {
+			return nil, fmt.Errorf("plan: cannot read %q: want a level and a package", line)
+		}
+		if _, twice := house[fields[1]]; twice {
+			return nil, fmt.Errorf("plan: %s is there twice", fields[1])
+		}
+		house[fields[1]] = place{level(l), inner}
+	}
+	return house, nil
+}
+
+func house(t *testing.T) map[string]place {
+	t.Helper()
+	h, err := parsePlan(plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func TestPlanIsRead(t *testing.T) {
+	h, err := parsePlan("leaf a\n\nfeature/2  b/c\n")
+	if err != nil || len(h) != 2 || h["a"] != (place{leaf, 0}) || h["b/c"] != (place{feature, 2}) {
+		t.Errorf("%v, %v", h, err)
+	}
+	for _, bad := range []string{"leaf", "roof a", "feature/x a", "leaf a b", "leaf a\nmode a"} {
+		if _, err := parsePlan(bad); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}
