@@ -14,6 +14,9 @@ ARCH=${ARCH:-$(go env GOHOSTARCH)}
 OUT=$PWD/build/payload/$ARCH
 # Nothing of the caller's Go settings may change what is built.
 export GOFLAGS=-buildvcs=false GOWORK=off GOOS=linux GOARCH=$ARCH GOARM=7
+# The release of Go that go.mod names also builds the modules that name an older one.
+GOTOOLCHAIN=$(go env GOVERSION)
+export GOTOOLCHAIN
 
 case $ARCH in
 amd64) TRIPLET=x86_64-linux-gnu LOADER=ld-linux-x86-64.so.2 ;;

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// built is the directory that scripts/build-payload.sh made, or the test is
+// skipped.
+func built(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs(filepath.Join("..", "..", "build", "payload", runtime.GOARCH))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "manifest.json")); err != nil {
+		t.Skip("needs scripts/build-payload.sh: ", err)
+	}
+	return dir
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, for network namespaces")
+	}
+}
+
+func run(t *testing.T, cmd *exec.Cmd) string {
+	t.Helper()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args, " "), err, out)
+	}
+	return string(out)
+}
+
+// bareRoot is a directory that holds nft and its libraries and nothing else: no
+// /etc, /proc, /lib or shell.
+func bareRoot(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	for _, name := range []string{"bin/nft", "lib/nft"} {
+		to := filepath.Join(root, filepath.Dir(name))
+		if err := os.MkdirAll(to, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		run(t, exec.Command("cp", "-a", filepath.Join(built(t), name), to))
+	}
+	return root
+}
+
+// TestNftInBareRoot runs what kube-proxy asks of nft where there is nothing but
+// nft. What is listed must be what was added, names of protocols included.
+func TestNftInBareRoot(t *testing.T) {
+	needRoot(t)
+	rules, err := os.ReadFile("testdata/rules.nft")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// This thread, and what it starts, live in a namespace that ends with it.
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	root := bareRoot(t)
+	nft := func(input string, args ...string) string {
+		cmd := exec.Command("/bin/nft", args...)
+		cmd.Dir = "/"
+		cmd.Env = []string{"LD_PRELOAD=/nonexistent.so", "LD_LIBRARY_PATH=/nonexistent"}
+		cmd.Stdin = strings.NewReader(input)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
+		return run(t, cmd)
+	}
+	nft(string(rules), "-f", "-")
+	out := nft("", "list", "ruleset")
+	for _, want := range []string{
+		"10.0.0.1 . tcp . 80 : goto service", "10.0.0.1 . udp . 53 : goto service", "10.0.0.9 . sctp . 5 : goto service",
+		"ct state new ip daddr . meta l4proto . th dport vmap @services", "fib daddr type local",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("nft does not list %q:\n%s", want, out)
+		}
+	}
+}
+
+func TestRuncHasSeccomp(t *testing.T) {
+	var features struct {
+		Linux struct {
+			Seccomp struct{ Enabled bool }
+		}
+	}
+	out := run(t, exec.Command(filepath.Join(built(t), "bin", "runc"), "features"))
+	if err := json.Unmarshal([]byte(out), &features); err != nil {
+		t.Fatal(err)
+	}
+	if !features.Linux.Seccomp.Enabled {
+		t.Errorf("runc was built without seccomp: %s", out)
+	}
+}
+
+// TestPrograms starts every program once, as a check that it is whole and static.
+func TestPrograms(t *testing.T) {
+	bin := filepath.Join(built(t), "bin")
+	for name, want := range map[string]string{
+		"runc --version":             "runc version",
+		"containerd-shim-runc-v2 -v": "Version:",
+		"crictl --version":           "crictl version",
+		"nft --version":              "nftables v",
+		"bridge":                     "CNI bridge plugin", "portmap": "CNI portmap plugin", "loopback": "CNI loopback plugin",
+		"kedge-ipam": "kedge-ipam",
+	} {
+		words := strings.Fields(name)
+		cmd := exec.Command(filepath.Join(bin, words[0]), words[1:]...)
+		cmd.Env = []string{}
+		if out := run(t, cmd); !strings.Contains(out, want) {
+			t.Errorf("%s says %s", name, out)
+		}
+	}
+}
+
+// TestPauseReapsAndEnds runs pause as process 1 of a namespace.
+func TestPauseReapsAndEnds(t *testing.T) {
+	needRoot(t)
+	program := filepath.Join(t.TempDir(), "pause")
+	run(t, exec.Command("sh", "-c", `tar -xOf "$0" --wildcards '*.tar.gz' | tar -xzOf - pause > "$1" && chmod 0755 "$1"`,
+		filepath.Join(built(t), "images", "pause.tar"), program))
+	// The shell becomes pause; its orphan ends under pause, which must reap it.
+	cmd := exec.Command("sh", "-c", `(exec sleep 0.05 & echo started; exit) ; exec "$0"`, program)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	awaitNoChildren(t, cmd.Process.Pid, program)
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("pause ended with %v after TERM", err)
+	}
+}
+
+// awaitNoChildren waits until a process runs program and has no children, living
+// or dead.
+func awaitNoChildren(t *testing.T, pid int, program string) {
+	t.Helper()
+	proc := filepath.Join("/proc", strconv.Itoa(pid))
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for range 500 {
+		exe, _ := os.Readlink(filepath.Join(proc, "exe"))
+		children, err := os.ReadFile(filepath.Join(proc, "task", strconv.Itoa(pid), "children"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if exe == program && len(children) == 0 {
+			return
+		}
+		<-tick.C
+	}
+	t.Fatal("after 5 s pause still has children that have ended")
+}
