@@ -94,9 +94,6 @@ func completeAddresses(cfg *config.Server) error {
 	}
 	if !cfg.AdvertiseAddress.IsValid() {
 		cfg.AdvertiseAddress = cfg.NodeIPs[0]
-		if len(cfg.NodeExternalIPs) > 0 {
-			cfg.AdvertiseAddress = cfg.NodeExternalIPs[0]
-		}
 	}
 	return nil
 }

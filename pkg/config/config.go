@@ -44,8 +44,6 @@ type Agent struct {
 	NodeName string
 	// NodeIPs holds at most one address per IP family; empty means found by looking.
 	NodeIPs []netip.Addr
-	// NodeExternalIPs holds at most one address per IP family.
-	NodeExternalIPs []netip.Addr
 	// NodeLabels are key=value, set when the node registers.
 	NodeLabels []string
 	// NodeTaints are key[=value]:effect, set when the node registers.
@@ -57,9 +55,7 @@ type Agent struct {
 	PauseImage string
 	// PrivateRegistry is the path of registries.yaml; it may be missing.
 	PrivateRegistry string
-	// SystemDefaultRegistry is put before the names of kedge's own images; empty means none.
-	SystemDefaultRegistry string
-	Snapshotter           string
+	Snapshotter     string
 
 	// KubeletArgs and KubeProxyArgs are flag=value without leading dashes; they win over kedge's own.
 	KubeletArgs, KubeProxyArgs []string
@@ -74,8 +70,6 @@ type Server struct {
 	Port int
 	// AdvertiseAddress is not valid when it is to be found from the node's addresses.
 	AdvertiseAddress netip.Addr
-	// AdvertisePort is Port unless set.
-	AdvertisePort int
 	// TLSSANs are further addresses and DNS names for the serving certificate.
 	TLSSANs []string
 

@@ -108,9 +108,6 @@ func (s *Server) derive(src Sources) error {
 		}
 		s.NodeName = strings.ToLower(host)
 	}
-	if s.AdvertisePort == 0 {
-		s.AdvertisePort = s.Port
-	}
 	if !s.BindAddress.IsValid() {
 		s.BindAddress = netip.IPv4Unspecified()
 		if len(s.ClusterCIDRs) > 0 && s.ClusterCIDRs[0].Addr().Is6() {

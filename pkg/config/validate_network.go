@@ -56,7 +56,7 @@ func (s Server) validateNetworks() error {
 	if families(s.ClusterCIDRs) != families(s.ServiceCIDRs) {
 		return errors.New("--service-cidr: its IP families must be those of --cluster-cidr, in the same order")
 	}
-	for _, a := range append(append([]netip.Addr{s.AdvertiseAddress}, s.NodeIPs...), s.NodeExternalIPs...) {
+	for _, a := range append([]netip.Addr{s.AdvertiseAddress}, s.NodeIPs...) {
 		for _, p := range append(append([]netip.Prefix{}, s.ClusterCIDRs...), s.ServiceCIDRs...) {
 			if a.IsValid() && p.Contains(a) {
 				return fmt.Errorf("--cluster-cidr, --service-cidr: %s contains this machine's address %s: choose another network", p, a)

@@ -26,6 +26,8 @@ type Config struct {
 	Files Files
 	// EtcdEndpoint is the URL of the datastore, unix:// or http(s)://.
 	EtcdEndpoint string
+	// EtcdCAFile, EtcdCertFile and EtcdKeyFile are for an etcd with TLS; empty otherwise.
+	EtcdCAFile, EtcdCertFile, EtcdKeyFile string
 	// SingleServer says that no other API server shares the datastore: leases that only several need are off.
 	SingleServer bool
 	// BindAddress and Port are where the one port for clients and agents listens.
@@ -33,12 +35,11 @@ type Config struct {
 	Port        int
 	// AdvertiseAddress is what the kubernetes Service points to.
 	AdvertiseAddress netip.Addr
-	AdvertisePort    int
 	ClusterCIDRs     []netip.Prefix
 	ServiceCIDRs     []netip.Prefix
 	NodePortRange    string
 	ClusterDomain    string
-	// Verbosity is handed to nobody: logging is set once for the process.
+	// APIServerArgs and the others are the user's, flag=value, and win.
 	APIServerArgs, ControllerManagerArgs, SchedulerArgs []string
 }
 
@@ -89,6 +90,12 @@ func apiServerArgs(c Config) []string {
 	}
 	if gates != "" {
 		args = append(args, "--feature-gates="+gates)
+	}
+	if c.EtcdCAFile != "" {
+		args = append(args, "--etcd-cafile="+c.EtcdCAFile)
+	}
+	if c.EtcdCertFile != "" {
+		args = append(args, "--etcd-certfile="+c.EtcdCertFile, "--etcd-keyfile="+c.EtcdKeyFile)
 	}
 	return append(args, userArgs(c.APIServerArgs)...)
 }

@@ -20,10 +20,10 @@ func example() Config {
 			ServiceKey: "/d/service.key", AdminKubeconfig: "/d/admin", ControllerKubeconfig: "/d/controller", SchedulerKubeconfig: "/d/scheduler",
 		},
 		EtcdEndpoint: "unix:///run/store.sock", SingleServer: true, BindAddress: "0.0.0.0", Port: 6443,
-		AdvertiseAddress: netip.MustParseAddr("10.0.0.1"), AdvertisePort: 6443,
-		ClusterCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")},
-		ServiceCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
-		NodePortRange: "30000-32767", ClusterDomain: "cluster.local",
+		AdvertiseAddress: netip.MustParseAddr("10.0.0.1"),
+		ClusterCIDRs:     []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")},
+		ServiceCIDRs:     []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
+		NodePortRange:    "30000-32767", ClusterDomain: "cluster.local",
 	}
 }
 
@@ -48,6 +48,7 @@ func TestArgumentsGolden(t *testing.T) {
 	one := example()
 	several := example()
 	several.SingleServer = false
+	several.EtcdEndpoint, several.EtcdCAFile, several.EtcdCertFile, several.EtcdKeyFile = "https://etcd:2379", "/e/ca", "/e/crt", "/e/key"
 	several.ClusterCIDRs = append(several.ClusterCIDRs, netip.MustParsePrefix("fd42::/48"))
 	several.APIServerArgs = []string{"v=4", "--audit-log-path=-"}
 	golden(t, "apiserver.one.txt", apiServerArgs(one))

@@ -123,7 +123,7 @@ func (s *Server) certsConfig() certs.ServerConfig {
 	for _, p := range c.ServiceCIDRs {
 		out.ServiceIPs = append(out.ServiceIPs, p.Masked().Addr().Next().AsSlice())
 	}
-	for _, ip := range append(append([]netip.Addr{c.AdvertiseAddress}, c.NodeIPs...), c.NodeExternalIPs...) {
+	for _, ip := range append([]netip.Addr{c.AdvertiseAddress}, c.NodeIPs...) {
 		out.ServingIPs = append(out.ServingIPs, ip.AsSlice())
 	}
 	if host, err := os.Hostname(); err == nil {
@@ -149,10 +149,10 @@ func (s *Server) planeConfig(endpoint string) controlplane.Config {
 			ProxyClientCert: p.AuthProxy.Cert, ProxyClientKey: p.AuthProxy.Key, ServiceKey: p.ServiceKey,
 			AdminKubeconfig: p.AdminKubeconfig, ControllerKubeconfig: p.ControllerKubeconfig, SchedulerKubeconfig: p.SchedulerKubeconfig,
 		},
-		EtcdEndpoint: endpoint, SingleServer: s.store != nil,
+		EtcdEndpoint: endpoint, EtcdCAFile: c.DatastoreCAFile, EtcdCertFile: c.DatastoreCertFile, EtcdKeyFile: c.DatastoreKeyFile, SingleServer: s.store != nil,
 		BindAddress: c.BindAddress.String(), Port: c.Port,
-		AdvertiseAddress: c.AdvertiseAddress, AdvertisePort: c.AdvertisePort,
-		ClusterCIDRs: c.ClusterCIDRs, ServiceCIDRs: c.ServiceCIDRs, NodePortRange: c.NodePortRange, ClusterDomain: c.ClusterDomain,
+		AdvertiseAddress: c.AdvertiseAddress,
+		ClusterCIDRs:     c.ClusterCIDRs, ServiceCIDRs: c.ServiceCIDRs, NodePortRange: c.NodePortRange, ClusterDomain: c.ClusterDomain,
 		APIServerArgs: c.KubeAPIServerArgs, ControllerManagerArgs: c.KubeControllerManagerArgs, SchedulerArgs: c.KubeSchedulerArgs,
 	}
 }
