@@ -254,8 +254,6 @@ func unbuiltSettings() []Setting {
 		{Name: "system-default-registry", Value: "HOST", Env: env("SYSTEM_DEFAULT_REGISTRY"), bind: unbuilt("kedge pulls no image of its own; use private-registry for mirrors")},
 		{Name: "docker", bind: unbuilt(runtime)},
 		{Name: "container-runtime-endpoint", Value: "SOCKET", bind: unbuilt(runtime)},
-		{Name: "system-default-registry", Value: "HOST", Env: env("SYSTEM_DEFAULT_REGISTRY"),
-			bind: unbuilt("kedge pulls nothing of its own from a registry: for other images use --private-registry")},
 		{Name: "rootless", bind: unbuilt("kedge must run as root")},
 	}
 }
