@@ -83,6 +83,8 @@ func (a *smallAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Method == http.MethodPost:
 		a.takeEvent(w, r)
+	case strings.HasSuffix(r.URL.Path, "/services/kubernetes"):
+		http.NotFound(w, r)
 	case r.URL.Query().Get("watch") != "":
 		a.watch(w, r, resource)
 	default:

@@ -23,6 +23,8 @@ import (
 	"time"
 
 	miekg "github.com/miekg/dns"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -31,6 +33,9 @@ import (
 const (
 	// checkEvery is how often the host's resolv.conf and the listen addresses are compared with what is in use.
 	checkEvery = 10 * time.Second
+	// firstPause and lastPause bound the time between two attempts to reach the API at start.
+	firstPause = 100 * time.Millisecond
+	lastPause  = 5 * time.Second
 	// probeTimeout bounds the query that Ready sends to this server.
 	probeTimeout = time.Second
 )
@@ -150,8 +155,12 @@ func (d *DNS) Run(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
-	wg.Go(func() { d.cluster.run(ctx) })
-	wg.Go(func() { watchCustom(ctx, d.client, d.setCustom) })
+	wg.Go(func() {
+		if awaitAccess(ctx, d.client) {
+			wg.Go(func() { watchCustom(ctx, d.client, d.setCustom) })
+			d.cluster.run(ctx)
+		}
+	})
 	d.maintain(ctx, upstreams)
 	cancel()
 	err := d.engine.stop()
@@ -211,6 +220,27 @@ func (d *DNS) adopt(ctx context.Context, upstreams []string, next, good custom) 
 		}
 	}
 	return good
+}
+
+// awaitAccess waits until the API answers and lets this node read: on the first start of a site the roles appear after
+// the API does, and the informers would log every attempt as an error and wait longer after each. It says whether
+// ctx still lives.
+func awaitAccess(ctx context.Context, client kubernetes.Interface) bool {
+	pause := firstPause
+	for {
+		ask, cancel := context.WithTimeout(ctx, lastPause)
+		_, err := client.CoreV1().Services("default").Get(ask, "kubernetes", metav1.GetOptions{})
+		cancel()
+		if err == nil || apierrors.IsNotFound(err) {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(pause):
+			pause = min(2*pause, lastPause)
+		}
+	}
 }
 
 // corefile renders the configuration for the given upstreams and custom configuration.

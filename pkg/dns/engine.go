@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
@@ -100,11 +101,16 @@ func addPlugin(c *caddy.Controller, build func(next plugin.Handler) plugin.Handl
 type logBridge struct{ log *slog.Logger }
 
 func (b *logBridge) note(plugin, text string) {
-	b.log.Debug("coredns", "plugin", plugin, "text", text)
+	b.log.Debug("coredns", "plugin", pluginName(plugin), "text", text)
 }
 
 func (b *logBridge) warn(plugin, text string) {
-	b.log.Warn("coredns", "plugin", plugin, "text", text)
+	b.log.Warn("coredns", "plugin", pluginName(plugin), "text", text)
+}
+
+// pluginName takes the name out of CoreDNS's log prefix, such as "plugin/errors: ".
+func pluginName(prefix string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(prefix, "plugin/"), ": ")
 }
 
 // Name identifies the listener to CoreDNS.

@@ -9,9 +9,13 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/record"
 )
+
+// lastPause is the longest time between two attempts to reach the API at start.
+const lastPause = 5 * time.Second
 
 // NodeConfig says for which node and where directories are made.
 type NodeConfig struct {
@@ -69,8 +73,29 @@ func (n *Node) Run(ctx context.Context) error {
 	recorder, end := newRecorder(n.client, "kedge-storage-node", n.cfg.NodeName)
 	defer end()
 	n.events = recorder
-	n.volumes.run(ctx, n.cfg.Log)
+	if n.awaitAccess(ctx) {
+		n.volumes.run(ctx, n.cfg.Log)
+	}
 	return nil
+}
+
+// awaitAccess waits until the API answers and lets this node read volumes: on the first start of a site the roles appear
+// after the API does, and the informer would log every attempt as an error. It says whether ctx still lives.
+func (n *Node) awaitAccess(ctx context.Context) bool {
+	one := metav1.ListOptions{LabelSelector: nodeLabel + "=" + nodeLabelValue(n.cfg.NodeName), Limit: 1}
+	for pause := firstRetry; ; pause = min(2*pause, lastPause) {
+		ask, cancel := context.WithTimeout(ctx, lastPause)
+		_, err := n.client.CoreV1().PersistentVolumes().List(ask, one)
+		cancel()
+		if err == nil {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(pause):
+		}
+	}
 }
 
 // Ready says whether volumes can be made on this node; it does not ask the API.
