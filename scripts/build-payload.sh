@@ -102,18 +102,64 @@ build_runc() {
 }
 
 build_go_programs() {
-	local dir plugin
+	local dir
 	module dir github.com/containerd/containerd/v2 "$CONTAINERD_VERSION"
 	gobuild "$dir" ./cmd/containerd-shim-runc-v2 containerd-shim-runc-v2 \
 		"-X github.com/containerd/containerd/v2/version.Version=$CONTAINERD_VERSION"
-	module dir github.com/containernetworking/plugins "$CNI_PLUGINS_VERSION"
-	for plugin in main/bridge main/loopback meta/portmap; do
-		gobuild "$dir" "./plugins/$plugin" "${plugin#*/}" \
-			"-X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=$CNI_PLUGINS_VERSION"
-	done
 	module dir sigs.k8s.io/cri-tools "$CRI_TOOLS_VERSION"
 	gobuild "$dir" ./cmd/crictl crictl "-X sigs.k8s.io/cri-tools/pkg/version.Version=$CRI_TOOLS_VERSION"
-	gobuild "$PWD" ./cmd/kedge-ipam kedge-ipam
+}
+
+# build_cni builds the CNI plugins as one program, kedge-cni, that is called by
+# their names: four programs would carry the same libraries four times. The
+# upstream plugins are commands, so their sources are turned into packages here.
+build_cni() {
+	local dir plugin name
+	module dir github.com/containernetworking/plugins "$CNI_PLUGINS_VERSION"
+	cp -r "$dir" "$TMP/cni"
+	chmod -R u+w "$TMP/cni"
+	for plugin in main/bridge main/loopback meta/portmap; do
+		name=${plugin#*/}
+		rm -f "$TMP/cni/plugins/$plugin"/*_test.go
+		sed -i "s/^package main\$/package $name/; s/^func main() {\$/func Main() {/" "$TMP/cni/plugins/$plugin"/*.go
+		ln -s kedge-cni "$STAGE/bin/$name"
+	done
+	mkdir -p "$TMP/cni/kedge/ipam" "$TMP/cni/kedge/plugin"
+	find pkg/ipam -maxdepth 1 -name '*.go' ! -name '*_test.go' -exec cp {} "$TMP/cni/kedge/ipam/" \;
+	sed "s/^package main\$/package plugin/; s/^func main() {\$/func Main() {/; s#kedge-io/kedge/pkg/ipam#containernetworking/plugins/kedge/ipam#" \
+		cmd/kedge-ipam/main.go >"$TMP/cni/kedge/plugin/plugin.go"
+	ln -s kedge-cni "$STAGE/bin/kedge-ipam"
+	cat >"$TMP/cni/kedge/main.go" <<-'GO'
+		package main
+
+		import (
+			"fmt"
+			"os"
+			"path/filepath"
+
+			kedgeipam "github.com/containernetworking/plugins/kedge/plugin"
+			"github.com/containernetworking/plugins/plugins/main/bridge"
+			"github.com/containernetworking/plugins/plugins/main/loopback"
+			"github.com/containernetworking/plugins/plugins/meta/portmap"
+		)
+
+		func main() {
+			switch name := filepath.Base(os.Args[0]); name {
+			case "bridge":
+				bridge.Main()
+			case "loopback":
+				loopback.Main()
+			case "portmap":
+				portmap.Main()
+			case "kedge-ipam":
+				kedgeipam.Main()
+			default:
+				fmt.Fprintf(os.Stderr, "kedge-cni: no plugin is called %q: call bridge, loopback, portmap or kedge-ipam\n", name)
+				os.Exit(1)
+			}
+		}
+	GO
+	gobuild "$TMP/cni" ./kedge kedge-cni "-X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=$CNI_PLUGINS_VERSION"
 }
 
 # tiny SOURCE OUTPUT [FLAG...]: a C program without a C library.
@@ -177,6 +223,7 @@ mkdir -p "$STAGE/bin"
 echo "building the payload for $ARCH"
 build_runc
 build_go_programs
+build_cni
 build_nft
 build_pause
 payload_tool manifest -dir "$STAGE" -pause "$PAUSE_IMAGE:$PAUSE_VERSION"

@@ -36,7 +36,10 @@ type File struct {
 	// Executable says that the file is a program or a loader.
 	Executable bool `json:"executable,omitempty"`
 	// SHA256 is the checksum of the contents in hexadecimal.
-	SHA256 string `json:"sha256"`
+	SHA256 string `json:"sha256,omitempty"`
+	// Link is the name of another file in the same directory when this one is a
+	// symbolic link to it.
+	Link string `json:"link,omitempty"`
 }
 
 // NewManifest lists all files of a payload directory, except a manifest that is
@@ -47,10 +50,7 @@ func NewManifest(dir fs.FS, pause string) (*Manifest, error) {
 		if err != nil || entry.IsDir() || path == ManifestName {
 			return err
 		}
-		if !entry.Type().IsRegular() {
-			return fmt.Errorf("%s is not a regular file", path)
-		}
-		file, err := describe(dir, path)
+		file, err := describe(dir, path, entry.Type())
 		m.Files = append(m.Files, file)
 		return err
 	})
@@ -62,7 +62,14 @@ func NewManifest(dir fs.FS, pause string) (*Manifest, error) {
 	return m, nil
 }
 
-func describe(dir fs.FS, path string) (File, error) {
+func describe(dir fs.FS, path string, kind fs.FileMode) (File, error) {
+	if kind == fs.ModeSymlink {
+		target, err := fs.ReadLink(dir, path)
+		return File{Path: path, Link: target}, err
+	}
+	if !kind.IsRegular() {
+		return File{}, fmt.Errorf("%s is neither a regular file nor a link", path)
+	}
 	f, err := dir.Open(path)
 	if err != nil {
 		return File{}, err
@@ -86,7 +93,7 @@ func (m *Manifest) contentHash() string {
 	sum := sha256.New()
 	fmt.Fprintf(sum, "pause %s\n", m.Pause)
 	for _, f := range m.Files {
-		fmt.Fprintf(sum, "%q %d %t %s\n", f.Path, f.Size, f.Executable, f.SHA256)
+		fmt.Fprintf(sum, "%q %d %t %s %q\n", f.Path, f.Size, f.Executable, f.SHA256, f.Link)
 	}
 	return hex.EncodeToString(sum.Sum(nil)[:16])
 }
@@ -112,6 +119,9 @@ func DecodeManifest(data []byte) (*Manifest, error) {
 	for _, f := range m.Files {
 		if !fs.ValidPath(f.Path) || f.Path == "." {
 			return nil, fmt.Errorf("decode manifest: bad path %q", f.Path)
+		}
+		if strings.Contains(f.Link, "/") || f.Link == ".." {
+			return nil, fmt.Errorf("decode manifest: %s links out of its directory: %q", f.Path, f.Link)
 		}
 	}
 	if m.Hash != m.contentHash() {

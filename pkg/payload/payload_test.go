@@ -19,7 +19,10 @@ func makeDir(t *testing.T, runc string) string {
 	t.Helper()
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "bin", "runc"), runc, 0o755)
-	write(t, filepath.Join(dir, "bin", "bridge"), "bridge", 0o755)
+	write(t, filepath.Join(dir, "bin", "kedge-cni"), "plugins", 0o755)
+	if err := os.Symlink("kedge-cni", filepath.Join(dir, "bin", "bridge")); err != nil {
+		t.Fatal(err)
+	}
 	write(t, filepath.Join(dir, "lib", "nft", "libc.so.6"), strings.Repeat("c", 100_000), 0o644)
 	write(t, filepath.Join(dir, "images", "pause.tar"), "pause", 0o644)
 	m, err := NewManifest(os.DirFS(dir), "kedge.local/pause:1")
@@ -124,6 +127,11 @@ func TestEnsureRepairs(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
+		"link missing": func(t *testing.T, dir string) { remove(t, filepath.Join(dir, "bin", "bridge")) },
+		"link wrong": func(t *testing.T, dir string) {
+			remove(t, filepath.Join(dir, "bin", "bridge"))
+			write(t, filepath.Join(dir, "bin", "bridge"), "no link", 0o755)
+		},
 		"marker missing": func(t *testing.T, dir string) {
 			remove(t, filepath.Join(dir, ManifestName))
 			write(t, filepath.Join(dir, "bin", "runc"), "rubbish!", 0o755)
@@ -152,6 +160,9 @@ func TestEnsureRepairs(t *testing.T) {
 			}
 			if got := read(t, path); got != "runc one" {
 				t.Errorf("runc holds %q", got)
+			}
+			if got := read(t, filepath.Join(dir, "bin", "bridge")); got != "plugins" {
+				t.Errorf("bridge holds %q", got)
 			}
 			if got := read(t, filepath.Join(dir, "lib", "nft", "libc.so.6")); len(got) != 100_000 {
 				t.Errorf("library has %d bytes", len(got))
@@ -291,7 +302,8 @@ func TestManifestRoundTrip(t *testing.T) {
 	if err != nil || !bytes.Equal(again, data) {
 		t.Errorf("encoding changed: %v", err)
 	}
-	for _, bad := range []string{"", "{}", strings.Replace(string(data), "bin/runc", "../runc", 1), strings.Replace(string(data), `"size": 8`, `"size": 9`, 1)} {
+	for _, bad := range []string{"", "{}", strings.Replace(string(data), "bin/runc", "../runc", 1), strings.Replace(string(data), `"size": 8`, `"size": 9`, 1),
+		strings.Replace(string(data), `"link": "kedge-cni"`, `"link": "../kedge-cni"`, 1)} {
 		if _, err := DecodeManifest([]byte(bad)); err == nil {
 			t.Errorf("accepted %q", bad)
 		}

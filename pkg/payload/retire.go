@@ -30,17 +30,10 @@ func (t tree) point(hash string) error {
 	return t.retire()
 }
 
-// link makes or replaces a symbolic link in one step.
+// link makes or replaces a link in the tree and syncs it.
 func (t tree) link(name, target string) error {
-	temp := filepath.Join(t.root, ".new-link")
-	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("link to programs: %w", err)
-	}
-	if err := os.Symlink(target, temp); err != nil {
-		return fmt.Errorf("link to programs: %w", err)
-	}
-	if err := os.Rename(temp, filepath.Join(t.root, name)); err != nil {
-		return fmt.Errorf("link to programs: %w", err)
+	if err := writeLink(target, filepath.Join(t.root, name)); err != nil {
+		return err
 	}
 	return syncDir(t.root)
 }

@@ -120,7 +120,12 @@ func (t tree) repair(src fs.FS, m *Manifest, encoded []byte, dir string) (bool, 
 // not read them: that would cost a slow start on every boot.
 func damagedFiles(m *Manifest, dir string) []File {
 	return slices.DeleteFunc(slices.Clone(m.Files), func(f File) bool {
-		info, err := os.Lstat(filepath.Join(dir, filepath.FromSlash(f.Path)))
+		path := filepath.Join(dir, filepath.FromSlash(f.Path))
+		if f.Link != "" {
+			target, err := os.Readlink(path)
+			return err == nil && target == f.Link
+		}
+		info, err := os.Lstat(path)
 		return err == nil && info.Mode().IsRegular() && info.Size() == f.Size && info.Mode().Perm() == f.perm()
 	})
 }
@@ -159,16 +164,34 @@ func writeAll(src fs.FS, files []File, dir string) error {
 }
 
 func writeOne(src fs.FS, f File, dir string) error {
+	path := filepath.Join(dir, filepath.FromSlash(f.Path))
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("make directory for programs: %w", err)
+	}
+	if f.Link != "" {
+		return writeLink(f.Link, path)
+	}
 	in, err := src.Open(f.Path)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", f.Path, err)
 	}
 	defer in.Close()
-	path := filepath.Join(dir, filepath.FromSlash(f.Path))
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("make directory for programs: %w", err)
-	}
 	return writeFile(in, path, f.perm(), f.SHA256)
+}
+
+// writeLink makes or replaces a symbolic link in one step.
+func writeLink(target, path string) error {
+	temp := filepath.Join(filepath.Dir(path), ".new-"+filepath.Base(path))
+	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("link %s: %w", path, err)
+	}
+	if err := os.Symlink(target, temp); err != nil {
+		return fmt.Errorf("link %s: %w", path, err)
+	}
+	if err := os.Rename(temp, path); err != nil {
+		return fmt.Errorf("link %s: %w", path, err)
+	}
+	return nil
 }
 
 // writeFile writes a file beside its place, checks its checksum if one is given,

@@ -77,6 +77,9 @@ func writeBundle(name, dir string, m *payload.Manifest, stored bool) error {
 	archive.RegisterCompressor(zstd.ZipMethodWinZip, zstd.ZipCompressor(zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithWindowSize(8<<20), zstd.WithEncoderConcurrency(1)))
 	files := append([]payload.File{{Path: payload.ManifestName}}, m.Files...)
 	for _, file := range files {
+		if file.Link != "" {
+			continue // the manifest says it all
+		}
 		if err := addFile(archive, dir, file.Path, method); err != nil {
 			return fmt.Errorf("add %s: %w", file.Path, err)
 		}
