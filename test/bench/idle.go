@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kedge-io/kedge/test/lab"
+)
+
+// ticks a second in /proc/PID/stat (USER_HZ, the same on all Linux architectures we build for).
+const userHz = 100
+
+// idleSite watches a site that does nothing: first without pods for memory, then with five for CPU and disk.
+func (b *bench) idleSite() error {
+	n, client, err := b.site("idle", "--kube-apiserver-arg=profiling=true")
+	if err != nil {
+		return err
+	}
+	status, err := n.Status()
+	if err != nil {
+		return err
+	}
+	pid := strconv.Itoa(status.PID)
+	b.wait(b.opt.idle)
+	if err := b.memory(n, pid, fmt.Sprintf("%s after Ready, default add-ons, no pods", b.opt.idle)); err != nil {
+		return err
+	}
+	for i := range 5 {
+		if err := b.startPod(client, fmt.Sprintf("idle%d", i)); err != nil {
+			return err
+		}
+	}
+	n.AwaitPods("default", "bench=pod", 5)
+	b.wait(30 * time.Second)
+	cpu, disk, begin := cpuSeconds(n, pid), writtenBytes(n, pid), time.Now()
+	b.wait(b.opt.idle)
+	took := time.Since(begin)
+	note := fmt.Sprintf("over %s, 5 pods", took.Round(time.Second))
+	b.report.add(
+		row{"idle CPU", (cpuSeconds(n, pid) - cpu) / took.Seconds() * 100, "% of a core", "4; 2", note},
+		row{"idle disk writes", (writtenBytes(n, pid) - disk) / took.Hours() * 24 / 1e6, "MB a day", "1000; 200", note + ", write_bytes of the process"},
+	)
+	return nil
+}
+
+// memory reports where the memory of the one process is.
+func (b *bench) memory(n *lab.Node, pid, note string) error {
+	rollup := kilobytes(n.Exec("cat", "/proc/"+pid+"/smaps_rollup"))
+	b.report.add(
+		row{"site memory, idle, PSS", rollup["Pss"] / 1024, "MiB", "400; 220", note},
+		row{"  anonymous", rollup["Pss_Anon"] / 1024, "MiB", "; 150", "huge pages " + fmt.Sprint(rollup["AnonHugePages"]) + " kB"},
+		row{"  files", rollup["Pss_File"] / 1024, "MiB", "", "pages of the binary"},
+	)
+	n.Kubectl("get", "--raw", "/debug/pprof/heap?gc=1")
+	metrics := n.Kubectl("get", "--raw", "/metrics")
+	b.report.add(
+		row{"  live heap after a forced GC", gauge(metrics, "go_memstats_heap_alloc_bytes") / mib, "MiB", "", ""},
+		row{"  goroutines", gauge(metrics, "go_goroutines"), "", "", ""},
+	)
+	return nil
+}
+
+// wait lets time pass: what is measured here is what happens meanwhile.
+func (b *bench) wait(d time.Duration) {
+	select {
+	case <-b.ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// kilobytes reads lines such as "Pss_Anon:  123 kB".
+func kilobytes(text string) map[string]float64 {
+	out := map[string]float64{}
+	lines := bufio.NewScanner(strings.NewReader(text))
+	for lines.Scan() {
+		if f := strings.Fields(lines.Text()); len(f) == 3 && f[2] == "kB" {
+			if v, err := strconv.ParseFloat(f[1], 64); err == nil {
+				out[strings.TrimSuffix(f[0], ":")] = v
+			}
+		}
+	}
+	return out
+}
+
+// gauge is the value of a metric without labels, in the Prometheus text format.
+func gauge(metrics, name string) float64 {
+	for _, line := range strings.Split(metrics, "\n") {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			if v, err := strconv.ParseFloat(value, 64); err == nil {
+				return v
+			}
+		}
+	}
+	return 0
+}
+
+// cpuSeconds is user and system time of a process, see proc(5); the name in brackets may hold spaces.
+func cpuSeconds(n *lab.Node, pid string) float64 {
+	stat := n.Exec("cat", "/proc/"+pid+"/stat")
+	f := strings.Fields(stat[strings.LastIndex(stat, ")")+1:])
+	user, err1 := strconv.ParseFloat(f[11], 64)
+	system, err2 := strconv.ParseFloat(f[12], 64)
+	if err1 != nil || err2 != nil {
+		return 0
+	}
+	return (user + system) / userHz
+}
+
+// writtenBytes is what a process caused to be sent to the disk.
+func writtenBytes(n *lab.Node, pid string) float64 {
+	for _, line := range strings.Split(n.Exec("cat", "/proc/"+pid+"/io"), "\n") {
+		if value, ok := strings.CutPrefix(line, "write_bytes: "); ok {
+			if v, err := strconv.ParseFloat(value, 64); err == nil {
+				return v
+			}
+		}
+	}
+	return 0
+}
