@@ -2,7 +2,6 @@ package addons
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -12,8 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kedge-io/kedge/pkg/apis/addons/v1alpha1"
 	"github.com/kedge-io/kedge/pkg/kube"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -32,6 +31,7 @@ func clusterDNS() []net.IP { return []net.IP{net.IPv4(10, 43, 0, 10)} }
 type site struct {
 	dir     string
 	process *exec.Cmd
+	ended   chan error // when the process has gone
 	err     error
 }
 
@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	if shared != nil && shared.process != nil {
 		_ = shared.process.Process.Signal(syscall.SIGTERM)
-		_ = shared.process.Wait()
+		<-shared.ended
 	}
 	if shared != nil {
 		_ = os.RemoveAll(shared.dir)
@@ -82,13 +82,14 @@ func startSite(binary string) *site {
 		return s
 	}
 	defer log.Close()
-	port, err := freePort()
+	api, controllers, err := freePorts()
 	if err != nil {
 		s.err = err
 		return s
 	}
 	s.process = exec.Command(binary, "server", "--disable-agent", "--data-dir", filepath.Join(s.dir, "data"),
-		"--https-listen-port", fmt.Sprint(port), "--write-kubeconfig", filepath.Join(s.dir, "kubeconfig"))
+		"--https-listen-port", fmt.Sprint(api), "--write-kubeconfig", filepath.Join(s.dir, "kubeconfig"),
+		"--disable-scheduler", "--kube-controller-manager-arg", fmt.Sprintf("secure-port=%d", controllers))
 	s.process.Stdout, s.process.Stderr = log, log
 	if s.err = s.process.Start(); s.err != nil {
 		return s
@@ -102,13 +103,22 @@ func startSite(binary string) *site {
 }
 
 func (s *site) awaitAPI() error {
-	deadline := time.Now().Add(60 * time.Second)
+	s.ended = make(chan error, 1)
+	go func() { s.ended <- s.process.Wait() }()
+	deadline := time.After(60 * time.Second)
 	for {
 		err := s.askAPI()
-		if err == nil || time.Now().After(deadline) {
-			return err
+		if err == nil {
+			return nil
 		}
-		time.Sleep(100 * time.Millisecond)
+		select {
+		case exit := <-s.ended:
+			s.process = nil
+			return fmt.Errorf("it ended: %w", exit)
+		case <-deadline:
+			return err
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
 }
 
@@ -121,18 +131,28 @@ func (s *site) askAPI() error {
 	if err != nil {
 		return err
 	}
-	found, err := client.Dynamic.Resource(namespaces()).List(context.Background(), metav1.ListOptions{})
-	if err == nil && len(found.Items) == 0 {
-		return errors.New("no namespaces yet")
+	records, err := listRecords(context.Background(), client) // the server's own add-ons component must have done its work
+	for _, r := range records {
+		if readyCondition(&r).Reason != v1alpha1.ReasonApplied {
+			return fmt.Errorf("add-on %s: %+v", r.Name, r.Status.Conditions)
+		}
+	}
+	if err == nil && len(records) < 4 {
+		return fmt.Errorf("%d add-ons", len(records))
 	}
 	return err
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func freePorts() (first, second int, err error) {
+	one, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	defer one.Close()
+	two, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, 0, err
+	}
+	defer two.Close()
+	return one.Addr().(*net.TCPAddr).Port, two.Addr().(*net.TCPAddr).Port, nil
 }

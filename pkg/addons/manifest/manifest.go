@@ -153,7 +153,12 @@ func (d document) flatten(obj *unstructured.Unstructured) ([]*unstructured.Unstr
 }
 
 func (d document) checkObject(obj *unstructured.Unstructured) ([]*unstructured.Unstructured, error) {
-	_, isMap := obj.Object["metadata"].(map[string]any)
+	metadata, isMap := obj.Object["metadata"].(map[string]any)
+	for _, field := range []string{"name", "namespace"} {
+		if value := metadata[field]; value != nil && !isText(value) { // YAML reads a bare n, no or 12 as something else
+			return nil, fmt.Errorf("line %d: metadata.%s of the %s is not text: put quotes around it", d.firstLine(), field, obj.GetKind())
+		}
+	}
 	switch {
 	case !isMap && obj.Object["metadata"] != nil:
 		return nil, fmt.Errorf("line %d: metadata of the %s must hold fields", d.firstLine(), obj.GetKind())
@@ -167,6 +172,11 @@ func (d document) checkObject(obj *unstructured.Unstructured) ([]*unstructured.U
 		unstructured.RemoveNestedField(obj.Object, "metadata", field)
 	}
 	return []*unstructured.Unstructured{obj}, nil
+}
+
+func isText(value any) bool {
+	_, ok := value.(string)
+	return ok
 }
 
 // Identity tells objects apart: group, kind, namespace and name. Version does not count, and no namespace is "default".
