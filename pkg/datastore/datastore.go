@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 
 	"os"
 	"path/filepath"
@@ -180,15 +181,27 @@ func (d *Datastore) serve(ctx context.Context, store *mvcc.Store, hub *watch.Hub
 	}
 }
 
+// readyTimeout bounds one question of Ready.
+const readyTimeout = time.Second
+
 // Ready implements supervisor.Component. It asks over the socket, so that a left-over file is no answer.
 func (d *Datastore) Ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	// gRPC logs a warning when nobody listens, which is usual during the start
+	var dialer net.Dialer
+	probe, err := dialer.DialContext(ctx, "unix", d.cfg.Socket)
+	if err != nil {
+		return fmt.Errorf("reach datastore: %w", err)
+	}
+	if err := probe.Close(); err != nil {
+		return fmt.Errorf("reach datastore: %w", err)
+	}
 	conn, err := grpc.NewClient(d.Endpoint(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return fmt.Errorf("reach datastore: %w", err)
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
 	if _, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{}); err != nil {
 		return fmt.Errorf("reach datastore: %w", err)
 	}
