@@ -46,6 +46,8 @@ type Config struct {
 	KubeProxy bool
 	// Snapshotter is overlayfs or native.
 	Snapshotter string
+	// Files are the files that settings name, by flag: they must be readable. Empty paths are passed over.
+	Files map[string]string
 	// CAFile is the certificate of the cluster's authority; the clock must not be before its birth. It may be missing.
 	CAFile string
 	// Built is when this kedge was built, zero when unknown: the clock must not be before that.
@@ -63,6 +65,7 @@ type row struct {
 func rows() []row {
 	return []row{
 		{"user", true, false, checkUser},
+		{"files", true, false, checkFiles},
 		{"data directory", true, false, checkDataDir},
 		{"disk space", true, false, checkDisk},
 		{"data version", false, false, checkDataVersion},

@@ -73,6 +73,14 @@ func TestJudgeHost(t *testing.T) {
 	want(t, "large", judgeMemory(4000*1024, 0), Pass, "")
 }
 
+func TestFilesOfSettings(t *testing.T) {
+	there := filepath.Join(t.TempDir(), "resolv.conf")
+	write(t, there, "")
+	want(t, "there", checkFiles(Config{Files: map[string]string{"resolv-conf": there, "datastore-cafile": ""}}, nil), Pass, "")
+	missing := Config{Files: map[string]string{"a": there, "resolv-conf": "/nowhere/resolv.conf"}}
+	want(t, "missing", checkFiles(missing, nil), Fail, "--resolv-conf: open /nowhere/resolv.conf: no such file")
+}
+
 func TestCgroups(t *testing.T) {
 	root := t.TempDir()
 	want(t, "none", judgeCgroups(readCgroups(root)), Fail, "no cgroups")

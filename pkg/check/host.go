@@ -2,7 +2,9 @@ package check
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,6 +16,21 @@ func checkUser(Config, *probes) Result {
 		return fail(fmt.Sprintf("running as user %d", uid), "run kedge as root")
 	}
 	return pass("root")
+}
+
+func checkFiles(cfg Config, _ *probes) Result {
+	for _, flag := range slices.Sorted(maps.Keys(cfg.Files)) {
+		path := cfg.Files[flag]
+		if path == "" {
+			continue
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return fail(fmt.Sprintf("--%s: %s", flag, err), "name a file that can be read")
+		}
+		_ = f.Close() // opened for reading only
+	}
+	return pass("those that settings name can be read")
 }
 
 // checkClockSync asks the kernel whether something keeps its clock right: adjtimex(2), STA_UNSYNC.

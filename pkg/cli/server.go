@@ -42,6 +42,10 @@ func serverChecks(cfg config.Server) check.Config {
 	return check.Config{
 		DataDir: cfg.DataDir, BindAddress: cfg.BindAddress, Port: cfg.Port,
 		Node: !cfg.DisableAgent, KubeProxy: !cfg.DisableKubeProxy, Snapshotter: cfg.Snapshotter,
+		Files: map[string]string{
+			"resolv-conf": cfg.ResolvConf, "datastore-cafile": cfg.DatastoreCAFile,
+			"datastore-certfile": cfg.DatastoreCertFile, "datastore-keyfile": cfg.DatastoreKeyFile,
+		},
 		CAFile: certs.NewServerPaths(cfg.DataDir).ServerCA.Cert, Built: version.Get().Date,
 	}
 }
