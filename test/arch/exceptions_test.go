@@ -45,6 +45,7 @@ func TestHouseRules(t *testing.T) {
 	vs = append(vs, checkState(files)...)
 	vs = append(vs, checkNames(files)...)
 	vs = append(vs, checkCalls(files)...)
+	vs = append(vs, checkExported(files)...)
 	vs = append(vs, checkWords(files)...)
 	for _, v := range dedupe(apply(vs, exceptions())) {
 		t.Errorf("%s: %s: %s", v.rule, v.where, v.what)

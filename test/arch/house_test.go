@@ -36,6 +36,7 @@ feature/2   pkg/datastore/snapshot
 feature/4   pkg/datastore/sqlite
 feature/2   pkg/datastore/watch
 feature     pkg/dns
+feature     pkg/join
 feature     pkg/kubelet
 feature     pkg/loadbalancer
 feature     pkg/network
@@ -52,6 +53,7 @@ command     cmd/kedge-ipam
 support     scripts/payload
 support     scripts/testreport
 support     test/arch
+support     test/bench
 support     test/e2e/site
 support     test/images
 support     test/images/echo

@@ -148,6 +148,23 @@ func TestNamesCallsAndWordsCanFail(t *testing.T) {
 	want(t, checkWords(sources(t, "p/a.go", "package p\n// TO"+"DO: later\n", "p/b.go", "package p\n// hackney\n")), "word p/a.go")
 }
 
+func TestExportedCanFail(t *testing.T) {
+	want(t, checkExported(sources(t, "p/a.go", `package p
+type Bare struct{}
+// Told is told.
+type Told struct{}
+func Loose() {}
+func (Told) Method() {}
+func (hidden) Method() {}
+// WithX sets x.
+func WithX(x int) func(*Told) { return nil }
+// WithY sets y.
+func WithY(y int) Option { return nil }
+// WithRoot returns a copy.
+func (Told) WithRoot() Told { return Told{} }
+`)), "comment p/a.go:Bare", "comment p/a.go:Loose", "comment p/a.go:Method", "option p/a.go:WithX", "option p/a.go:WithY")
+}
+
 func TestUnreadableSourceIsAnError(t *testing.T) {
 	if _, err := parse("p/a.go", "package p\nfunc {"); err == nil {
 		t.Error("a broken file was taken")

@@ -181,6 +181,61 @@ func checkCalls(files []source) []violation {
 	return dedupe(vs)
 }
 
+// checkExported wants a comment on each exported function, type, and method of an exported type, and forbids functional
+// options: settings are fields of a Config.
+func checkExported(files []source) []violation {
+	var vs []violation
+	for _, f := range files {
+		if f.test || f.generated || f.tree.Name.Name == "main" {
+			continue
+		}
+		for _, decl := range f.tree.Decls {
+			switch d := decl.(type) {
+			case *ast.FuncDecl:
+				if d.Name.IsExported() && d.Doc == nil && exportedReceiver(d) {
+					vs = append(vs, violation{"comment", f.path + ":" + d.Name.Name, "say in one line what it does"})
+				}
+				if d.Recv == nil && strings.HasPrefix(d.Name.Name, "With") && returnsOption(d) {
+					vs = append(vs, violation{"option", f.path + ":" + d.Name.Name, "make it a field of the Config"})
+				}
+			case *ast.GenDecl:
+				for _, spec := range d.Specs {
+					t, ok := spec.(*ast.TypeSpec)
+					if ok && t.Name.IsExported() && d.Doc == nil && t.Doc == nil {
+						vs = append(vs, violation{"comment", f.path + ":" + t.Name.Name, "say in one line what it is"})
+					}
+				}
+			}
+		}
+	}
+	return vs
+}
+
+func exportedReceiver(d *ast.FuncDecl) bool {
+	if d.Recv == nil {
+		return true
+	}
+	t := d.Recv.List[0].Type
+	if star, ok := t.(*ast.StarExpr); ok {
+		t = star.X
+	}
+	name, ok := t.(*ast.Ident)
+	return ok && name.IsExported()
+}
+
+func returnsOption(d *ast.FuncDecl) bool {
+	if d.Type.Results.NumFields() != 1 {
+		return false
+	}
+	switch t := d.Type.Results.List[0].Type.(type) {
+	case *ast.FuncType:
+		return true
+	case *ast.Ident:
+		return strings.HasSuffix(t.Name, "Option")
+	}
+	return false
+}
+
 // unfinished matches marks of work that is not done, and places that exist on one machine only.
 func unfinished() *regexp.Regexp {
 	return regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|XX` + `X|HA` + `CK)\b|/wo` + `rk/(main|shared)`)
