@@ -42,7 +42,6 @@ feature     pkg/loadbalancer
 feature     pkg/network
 feature     pkg/status
 feature     pkg/storage
-feature     pkg/join
 feature     pkg/tunnel
 feature/1   pkg/tunnel/wire
 settings    pkg/config
