@@ -38,7 +38,7 @@ type custom struct {
 
 // customPlugins returns the plugins that a custom configuration may use: those that are compiled in.
 func customPlugins() []string {
-	return []string{"acl", "cache", "errors", "forward", "header", "hosts", "loadbalance", "local", "log", "rewrite", "template", "view"}
+	return []string{"acl", "cache", "errors", "forward", "header", "hosts", "loadbalance", "local", "log", "rewrite", "template"}
 }
 
 // ignoredPlugins returns plugins that a configuration written for a CoreDNS pod often names and that have no meaning

@@ -23,7 +23,6 @@ import (
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 	_ "github.com/coredns/coredns/plugin/rewrite"
 	_ "github.com/coredns/coredns/plugin/template"
-	_ "github.com/coredns/coredns/plugin/view"
 )
 
 // engine runs one CoreDNS server and replaces its configuration without closing its sockets.
