@@ -79,6 +79,7 @@ func TestDamagedBundle(t *testing.T) {
 func TestKilledWhileUnpacking(t *testing.T) {
 	dir := makeDir(t, strings.Repeat("runc", 1_000_000))
 	program := bundle(t, dir)
+	remove(t, filepath.Join(dir, "bin", "ctl")) // not unpacked
 	want, err := NewManifest(os.DirFS(dir), "kedge.local/pause:1")
 	if err != nil {
 		t.Fatal(err)

@@ -40,17 +40,21 @@ type File struct {
 	// Link is the name of another file in the same directory when this one is a
 	// symbolic link to it.
 	Link string `json:"link,omitempty"`
+	// Lazy says that the file is unpacked only when somebody asks for its path.
+	Lazy bool `json:"lazy,omitempty"`
 }
 
 // NewManifest lists all files of a payload directory, except a manifest that is
-// already there. The pause argument is the name of its sandbox image.
-func NewManifest(dir fs.FS, pause string) (*Manifest, error) {
+// already there. The pause argument is the name of its sandbox image; lazy are the
+// paths of the files to unpack only when they are asked for.
+func NewManifest(dir fs.FS, pause string, lazy ...string) (*Manifest, error) {
 	m := &Manifest{Pause: pause}
 	err := fs.WalkDir(dir, ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || path == ManifestName {
 			return err
 		}
 		file, err := describe(dir, path, entry.Type())
+		file.Lazy = slices.Contains(lazy, path)
 		m.Files = append(m.Files, file)
 		return err
 	})
@@ -93,7 +97,7 @@ func (m *Manifest) contentHash() string {
 	sum := sha256.New()
 	fmt.Fprintf(sum, "pause %s\n", m.Pause)
 	for _, f := range m.Files {
-		fmt.Fprintf(sum, "%q %d %t %s %q\n", f.Path, f.Size, f.Executable, f.SHA256, f.Link)
+		fmt.Fprintf(sum, "%q %d %t %s %q %t\n", f.Path, f.Size, f.Executable, f.SHA256, f.Link, f.Lazy)
 	}
 	return hex.EncodeToString(sum.Sum(nil)[:16])
 }

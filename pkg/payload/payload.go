@@ -37,6 +37,7 @@ func hostDirs() []string {
 
 // Payload is an unpacked payload.
 type Payload struct {
+	tree       tree
 	dir        string
 	manifest   *Manifest
 	preferHost bool
@@ -68,7 +69,7 @@ func Ensure(cfg Config) (*Payload, error) {
 	if err != nil {
 		return nil, fmt.Errorf("unpack bundled programs from %s: %w", src.name, err)
 	}
-	return &Payload{dir: dir, manifest: manifest, preferHost: cfg.PreferHostBin}, nil
+	return &Payload{tree: t, dir: dir, manifest: manifest, preferHost: cfg.PreferHostBin}, nil
 }
 
 // install makes the source's contents present and current.
@@ -99,12 +100,16 @@ func (t tree) install(src *source) (string, *Manifest, error) {
 // BinDir is the directory of the programs; its path changes with their contents.
 func (p *Payload) BinDir() string { return filepath.Join(p.dir, "bin") }
 
-// Path is the absolute path of a program, for example "runc".
+// Path is the absolute path of a program, for example "runc". Programs that only
+// people use are unpacked here and not by Ensure.
 func (p *Payload) Path(name string) (string, error) {
 	if p.preferHost && hostMayReplace(name) {
 		if path, ok := p.hostProgram(name); ok {
 			return path, nil
 		}
+	}
+	if err := p.unpackLazy("bin/" + name); err != nil {
+		return "", err
 	}
 	path := filepath.Join(p.BinDir(), name)
 	switch info, err := os.Stat(path); {
@@ -116,6 +121,32 @@ func (p *Payload) Path(name string) (string, error) {
 		return "", fmt.Errorf("%s is not an executable file: remove %s to have it unpacked again", path, p.dir)
 	}
 	return path, nil
+}
+
+// unpackLazy unpacks a file that Ensure left out, unless that was done before.
+func (p *Payload) unpackLazy(path string) error {
+	at := slices.IndexFunc(p.manifest.Files, func(f File) bool { return f.Path == path && f.Lazy })
+	if at < 0 {
+		return nil
+	}
+	unlock, err := p.tree.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	damaged := damagedFiles(p.manifest.Files[at:at+1], p.dir)
+	if len(damaged) == 0 {
+		return nil
+	}
+	src, err := findSource()
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	if err := writeAll(src, damaged, p.dir); err != nil {
+		return fmt.Errorf("unpack %s from %s: %w", path, src.name, err)
+	}
+	return syncDir(filepath.Join(p.dir, filepath.Dir(path)))
 }
 
 func (p *Payload) hostProgram(name string) (string, bool) {

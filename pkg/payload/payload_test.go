@@ -25,7 +25,8 @@ func makeDir(t *testing.T, runc string) string {
 	}
 	write(t, filepath.Join(dir, "lib", "nft", "libc.so.6"), strings.Repeat("c", 100_000), 0o644)
 	write(t, filepath.Join(dir, "images", "pause.tar"), "pause", 0o644)
-	m, err := NewManifest(os.DirFS(dir), "kedge.local/pause:1")
+	write(t, filepath.Join(dir, "bin", "ctl"), "lazy", 0o755)
+	m, err := NewManifest(os.DirFS(dir), "kedge.local/pause:1", "bin/ctl")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,6 +243,30 @@ func TestRetire(t *testing.T) {
 	ensure(t, data)
 	if exists(first) {
 		t.Error("a payload was kept after its last process ended")
+	}
+}
+
+func TestLazyProgram(t *testing.T) {
+	makeDir(t, "runc one")
+	data := t.TempDir()
+	p := ensure(t, data)
+	file := filepath.Join(p.BinDir(), "ctl")
+	if _, err := os.Lstat(file); err == nil {
+		t.Error("a lazy program was unpacked at the start")
+	}
+	for _, spoil := range []func(){
+		func() {},
+		func() { write(t, file, "x", 0o755) },
+		func() {
+			remove(t, filepath.Join(filepath.Dir(p.BinDir()), ManifestName))
+			write(t, file, "zyla", 0o755)
+		},
+	} {
+		spoil()
+		path, err := ensure(t, data).Path("ctl")
+		if err != nil || path != file || read(t, path) != "lazy" {
+			t.Errorf("lazy program is %s, %v", path, err)
+		}
 	}
 }
 

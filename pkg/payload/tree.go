@@ -66,7 +66,7 @@ func (t tree) unpack(src fs.FS, m *Manifest, encoded []byte) (bool, error) {
 		return false, err
 	}
 	temp := filepath.Join(t.root, ".new-"+m.Hash)
-	if err := writeAll(src, m.Files, temp); err != nil {
+	if err := writeAll(src, m.atStart(), temp); err != nil {
 		return false, err
 	}
 	if err := writeFile(bytes.NewReader(encoded), filepath.Join(temp, ManifestName), 0o644, ""); err != nil {
@@ -97,11 +97,15 @@ func (t tree) removeLeftovers() error {
 
 // repair replaces the files of an unpacked payload that are not as listed.
 func (t tree) repair(src fs.FS, m *Manifest, encoded []byte, dir string) (bool, error) {
-	damaged := damagedFiles(m, dir)
+	damaged := damagedFiles(m.atStart(), dir)
 	marker := filepath.Join(dir, ManifestName)
 	stored, err := os.ReadFile(marker)
 	if err != nil || !bytes.Equal(stored, encoded) {
-		damaged = m.Files // the marker is gone or wrong: trust nothing
+		// The marker is gone or wrong: trust nothing.
+		damaged = m.atStart()
+		if err := m.removeLazy(dir); err != nil {
+			return false, err
+		}
 	}
 	if len(damaged) == 0 {
 		return false, nil
@@ -116,10 +120,28 @@ func (t tree) repair(src fs.FS, m *Manifest, encoded []byte, dir string) (bool, 
 	return true, syncDirs(dir)
 }
 
+// atStart are the files that Ensure unpacks.
+func (m *Manifest) atStart() []File {
+	return slices.DeleteFunc(slices.Clone(m.Files), func(f File) bool { return f.Lazy })
+}
+
+// removeLazy removes the other files.
+func (m *Manifest) removeLazy(dir string) error {
+	for _, f := range m.Files {
+		if !f.Lazy {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, filepath.FromSlash(f.Path))); err != nil {
+			return fmt.Errorf("remove damaged program: %w", err)
+		}
+	}
+	return nil
+}
+
 // damagedFiles are the files whose type, size or mode is not as listed. It does
 // not read them: that would cost a slow start on every boot.
-func damagedFiles(m *Manifest, dir string) []File {
-	return slices.DeleteFunc(slices.Clone(m.Files), func(f File) bool {
+func damagedFiles(files []File, dir string) []File {
+	return slices.DeleteFunc(slices.Clone(files), func(f File) bool {
 		path := filepath.Join(dir, filepath.FromSlash(f.Path))
 		if f.Link != "" {
 			target, err := os.Readlink(path)

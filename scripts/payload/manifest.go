@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/kedge-io/kedge/pkg/payload"
 )
@@ -15,10 +16,11 @@ func manifest(args []string) error {
 	flags := flag.NewFlagSet("manifest", flag.ExitOnError)
 	dir := flags.String("dir", "", "payload directory")
 	pause := flags.String("pause", "", "name of the sandbox image in images/pause.tar")
+	lazy := flags.String("lazy", "", "files to unpack only when they are asked for, separated by commas")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	m, err := payload.NewManifest(os.DirFS(*dir), *pause)
+	m, err := payload.NewManifest(os.DirFS(*dir), *pause, strings.Split(*lazy, ",")...)
 	if err != nil {
 		return fmt.Errorf("list %s: %w", *dir, err)
 	}
