@@ -54,11 +54,25 @@ func site(ctx context.Context, cfg config.Server, log *slog.Logger) ([]superviso
 	if err != nil {
 		return nil, err
 	}
-	parts := []supervisor.Component{supervisor.Group("base", base...), supervisor.Group("site", rest...), renewer, memory.New(memory.Config{Log: log})}
+	parts := []supervisor.Component{supervisor.Group("base", base...), supervisor.Group("site", kubeletLast(rest)...), renewer, memory.New(memory.Config{Log: log})}
 	if store := s.Datastore(); store != nil {
 		parts = append([]supervisor.Component{store}, parts...)
 	}
 	return parts, nil
+}
+
+// kubeletLast lets the kubelet wait for the controllers of its own process: the attach-detach controller and the kubelet set the
+// same variable of Kubernetes' CSI volume plugin, and only with the kubelet's value can the node become ready.
+func kubeletLast(parts []supervisor.Component) []supervisor.Component {
+	var chain, rest []supervisor.Component
+	for _, p := range parts { // controllers come before the node's parts
+		if p.Name() == "controller-manager" || p.Name() == "kubelet" {
+			chain = append(chain, p)
+		} else {
+			rest = append(rest, p)
+		}
+	}
+	return append([]supervisor.Component{supervisor.Sequence("controllers-kubelet", chain...)}, rest...)
 }
 
 // localAgent prepares the node on the server's own machine; its certificates are signed without a network.

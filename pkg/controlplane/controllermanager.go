@@ -15,6 +15,10 @@ type ControllerManager struct {
 	probe   *probe
 }
 
+// aController is part of a line of the health report that is there when all controllers have been made, which
+// without election of a leader is soon; a server that is not the leader makes none.
+const aController = "-controller ok"
+
 // NewControllerManager parses and checks the arguments of kube-controller-manager; it starts nothing.
 func NewControllerManager(cfg Config) (*ControllerManager, error) {
 	o, err := kcmoptions.NewKubeControllerManagerOptions()
@@ -26,8 +30,12 @@ func NewControllerManager(cfg Config) (*ControllerManager, error) {
 		return nil, fmt.Errorf("parse kube-controller-manager arguments: %w", err)
 	}
 	o.ParsedFlags = &sets
-	url := fmt.Sprintf("https://%s/healthz", netJoin("127.0.0.1", o.SecureServing.BindPort))
-	return &ControllerManager{options: o, probe: newProbe(url, "")}, nil
+	url := fmt.Sprintf("https://%s/healthz?verbose", netJoin("127.0.0.1", o.SecureServing.BindPort))
+	m := &ControllerManager{options: o, probe: newProbe(url, "")}
+	if !o.Generic.LeaderElection.LeaderElect {
+		m.probe.want = aController
+	}
+	return m, nil
 }
 
 // Name implements supervisor.Component.
@@ -45,5 +53,5 @@ func (m *ControllerManager) Run(ctx context.Context) error {
 	return nil
 }
 
-// Ready implements supervisor.Component.
+// Ready implements supervisor.Component. On a single server it means that all controllers have been made.
 func (m *ControllerManager) Ready(ctx context.Context) error { return m.probe.check(ctx) }

@@ -19,6 +19,7 @@ const probeTimeout = 3 * time.Second
 // probe asks a health endpoint of this machine over one kept connection.
 type probe struct {
 	url        string
+	want       string // that the answer must contain, besides being 200
 	kubeconfig string
 	client     *http.Client
 }
@@ -49,6 +50,9 @@ func (p *probe) check(ctx context.Context) error {
 	}
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s: %s", resp.Status, failedChecks(string(body)))
+	}
+	if !strings.Contains(string(body), p.want) {
+		return fmt.Errorf("%s does not say %q yet", p.url, p.want)
 	}
 	return nil
 }
