@@ -52,7 +52,7 @@ type Agent struct {
 	cfg AgentConfig
 
 	mu        sync.Mutex
-	connected map[string]bool // by server URL
+	connected map[string]string // by server URL, the URL that the server gives itself
 }
 
 // NewAgent prepares the node's end.
@@ -75,7 +75,7 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 	if cfg.RetryMax < cfg.RetryMin {
 		cfg.RetryMax = max(time.Minute, cfg.RetryMin)
 	}
-	return &Agent{cfg: cfg, connected: map[string]bool{}}, nil
+	return &Agent{cfg: cfg, connected: map[string]string{}}, nil
 }
 
 // Name implements supervisor.Component.
@@ -96,14 +96,28 @@ func (a *Agent) Connected() []string {
 	return out
 }
 
-func (a *Agent) setConnected(server string, up bool) {
+func (a *Agent) setConnected(server, self string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if up {
-		a.connected[server] = true
-	} else {
-		delete(a.connected, server)
+	a.connected[server] = self
+}
+
+func (a *Agent) setLost(server string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.connected, server)
+}
+
+// reached reports whether the server of this URL is connected by another one.
+func (a *Agent) reached(server string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for via, self := range a.connected {
+		if self == server && via != server {
+			return true
+		}
 	}
+	return false
 }
 
 // Run implements supervisor.Component: one loop for each server of the list, as the list changes.
@@ -159,7 +173,7 @@ func (a *Agent) keep(ctx context.Context, server string) {
 		}
 		switch {
 		case errors.Is(err, errRedundant):
-			failures = max(failures, 16) // the longest pause: this is a second way to a server that we have
+			failures = 16 // the longest pause: this is a second way to a server that we have
 		case !lost:
 			log.Warn("tunnel to the server is down, trying again", "error", err)
 			lost = true
@@ -193,15 +207,18 @@ var errRedundant = errors.New("the server is connected by another address")
 
 // session opens one session and serves it to its end.
 func (a *Agent) session(ctx context.Context, server string, up func()) (lasted time.Duration, err error) {
+	if a.reached(server) {
+		return 0, errRedundant
+	}
 	ledger := wire.NewLedger()
-	ws, guard, err := a.connect(ctx, server, ledger)
+	ws, guard, self, err := a.connect(ctx, server, ledger)
 	if err != nil {
 		return 0, err
 	}
 	begin := time.Now()
 	ws.SetReadLimit(2 * chunk)
 	session := remotedialer.NewClientSessionWithDialer(func(string, string) bool { return true }, ws, a.dialer(ledger))
-	a.setConnected(server, true)
+	a.setConnected(server, self)
 	up()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -209,7 +226,7 @@ func (a *Agent) session(ctx context.Context, server string, up func()) (lasted t
 	defer stop()
 	go a.ping(ctx, ws)
 	_, err = session.Serve(ctx)
-	a.setConnected(server, false)
+	a.setLost(server)
 	_ = ws.Close()
 	session.Close()
 	if reason := guard.Failure(); reason != nil {
@@ -235,19 +252,18 @@ func (a *Agent) ping(ctx context.Context, ws *websocket.Conn) {
 	}
 }
 
-// connect performs the handshakes and returns the connection with its guard.
-func (a *Agent) connect(ctx context.Context, server string, ledger *wire.Ledger) (*websocket.Conn, *wire.Conn, error) {
+// connect performs the handshakes and returns the connection, its guard, and the URL that the server gives itself.
+func (a *Agent) connect(ctx context.Context, server string, ledger *wire.Ledger) (ws *websocket.Conn, guard *wire.Conn, self string, err error) {
 	u, err := url.Parse(server)
 	if err != nil || u.Host == "" {
-		return nil, nil, fmt.Errorf("server URL %q must look like https://10.0.0.1:6443", server)
+		return nil, nil, "", fmt.Errorf("server URL %q must look like https://10.0.0.1:6443", server)
 	}
 	settings, err := a.cfg.TLS()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, "", err
 	}
 	settings = settings.Clone()
 	settings.NextProtos = []string{"http/1.1"}
-	var guard *wire.Conn
 	dialer := websocket.Dialer{
 		HandshakeTimeout: handshake,
 		WriteBufferSize:  chunk + 1024, // a message goes out as one frame
@@ -269,9 +285,9 @@ func (a *Agent) connect(ctx context.Context, server string, ledger *wire.Ledger)
 	}
 	ws, resp, err := dialer.DialContext(ctx, "wss://"+u.Host+Path, header)
 	if err != nil {
-		return nil, nil, refusal(resp, err)
+		return nil, nil, "", refusal(resp, err)
 	}
-	return ws, guard, nil
+	return ws, guard, resp.Header.Get(headerServer), nil
 }
 
 // refusal says why a server did not open a session.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,9 @@ type ServerConfig struct {
 	Identify func(*http.Request) (node string, err error)
 	// LocalNode is the node on this machine, which is dialed directly; empty for none.
 	LocalNode string
+	// URL is the address by which the cluster knows this server, as in the endpoints of the Service kubernetes: a node that is
+	// connected by another address need not try this one. Empty for unknown.
+	URL string
 	// KubeletPort is the port of the kubelets.
 	KubeletPort int
 	// MaxSessions bounds how many nodes may be connected; 0 means 5000.
@@ -57,6 +61,9 @@ type session struct {
 func NewServer(cfg ServerConfig) (*Server, error) {
 	if cfg.Identify == nil || cfg.Log == nil {
 		return nil, errors.New("tunnel: identify and log are required")
+	}
+	if strings.ContainsAny(cfg.URL, "\r\n") {
+		return nil, fmt.Errorf("tunnel: server URL %q is not one line", cfg.URL)
 	}
 	if cfg.KubeletPort <= 0 || cfg.KubeletPort > 65535 {
 		return nil, fmt.Errorf("tunnel: kubelet port %d is not a port", cfg.KubeletPort)
@@ -120,7 +127,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	one := &session{node: node, via: via, key: node + "/" + strconv.FormatInt(s.nextKey.Add(1), 10), ledger: wire.NewLedger()}
 	hijacker := &guardingWriter{ResponseWriter: w, taken: func(c net.Conn) (net.Conn, error) {
-		one.conn = wire.Guard(c, wire.Config{Dead: lostAfter(ping, s.cfg.Answer), WriteTimeout: writeTimeout, Ledger: one.ledger})
+		one.conn = wire.Guard(c, s.guard(ping, one.ledger))
 		return one.conn, s.add(one)
 	}}
 	r.Header = r.Header.Clone()
@@ -131,6 +138,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = one.conn.Close()
 		s.remove(one)
 	}
+}
+
+func (s *Server) guard(ping time.Duration, ledger *wire.Ledger) wire.Config {
+	c := wire.Config{Dead: lostAfter(ping, s.cfg.Answer), WriteTimeout: writeTimeout, Ledger: ledger}
+	if s.cfg.URL != "" {
+		c.Greeting = headerServer + ": " + s.cfg.URL
+	}
+	return c
 }
 
 func readHeaders(h http.Header) (ping time.Duration, via string, err error) {
@@ -225,6 +240,9 @@ func (s *Server) DialNode(ctx context.Context, node, target string) (net.Conn, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
+	if err := s.awaitUpgrade(ctx, one); err != nil {
+		return nil, fmt.Errorf("node %s: open a stream: %w", node, err)
+	}
 	tag := "s" + strconv.FormatInt(s.nextTag.Add(1), 10)
 	account := one.ledger.Open(tag)
 	raw, err := s.mux.Dialer(one.key)(ctx, tag, target)
@@ -241,6 +259,21 @@ func (s *Server) DialNode(ctx context.Context, node, target string) (net.Conn, e
 		return nil, fmt.Errorf("node %s: reach its %s: %w", node, target, err)
 	}
 	return c, nil
+}
+
+// awaitUpgrade returns when the multiplexer knows the session, which is a moment after we do.
+func (s *Server) awaitUpgrade(ctx context.Context, one *session) error {
+	for !s.mux.HasSession(one.key) {
+		if s.session(one.node) != one {
+			return errors.New("the session has ended")
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil
 }
 
 // awaitAccepted reads the byte that the node sends first.

@@ -45,8 +45,10 @@ func newSite(t *testing.T) *site {
 	if err != nil || !s.clients.AppendCertsFromPEM(ca) {
 		t.Fatal("client authority", err)
 	}
+	s.listen = httptest.NewUnstartedServer(nil)
 	s.server, err = tunnel.NewServer(tunnel.ServerConfig{
 		Identify: s.identify, LocalNode: "here", KubeletPort: kubeletPort, Log: quiet(), Answer: time.Second,
+		URL: "https://" + s.listen.Listener.Addr().String(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +57,7 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.listen = httptest.NewUnstartedServer(s.server)
+	s.listen.Config.Handler = s.server
 	s.listen.TLS = &tls.Config{Certificates: []tls.Certificate{serving}, ClientAuth: tls.RequestClientCert}
 	s.listen.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	s.listen.StartTLS()
@@ -258,6 +260,7 @@ type link struct {
 	address string
 	up      atomic.Bool // bytes pass
 	bytes   atomic.Int64
+	dials   atomic.Int64
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -269,6 +272,7 @@ func newLink(t *testing.T, to string) *link {
 	l.up.Store(true)
 	target := strings.TrimPrefix(to, "https://")
 	l.address = "https://" + kubelet(t, func(c net.Conn) {
+		l.dials.Add(1)
 		far, err := net.Dial("tcp", target)
 		if err != nil {
 			return

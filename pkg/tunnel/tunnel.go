@@ -36,6 +36,7 @@ const (
 	headerPing      = "X-Kedge-Ping"      // seconds between pings
 	headerVia       = "X-Kedge-Via"       // the address by which the node found this server
 	headerConnected = "X-Kedge-Connected" // addresses by which the node has sessions already, with commas
+	headerServer    = "X-Kedge-Server"    // in the answer: the address by which the cluster knows this server
 	maxVia          = 300                 // bytes of one of them
 )
 

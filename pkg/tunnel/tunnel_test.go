@@ -214,14 +214,30 @@ func TestServersComeAndGo(t *testing.T) {
 	list := &servers{urls: []string{one.url()}, changed: make(chan struct{})}
 	a, _ := one.join("a", kubelet(t, echo), func(c *tunnel.AgentConfig) { c.Servers = list })
 	one.awaitConnected("a")
-	link := newLink(t, one.url())
-	list.set(one.url(), link.address, two.url()) // the same server by another way, and a server of another cluster
+	l := newLink(t, one.url())
+	list.set(one.url(), l.address, two.url()) // the same server by another way, and a server of another cluster
 	exchange(t, one.dial("a"), "still there")
-	list.set(link.address)
-	await(t, "connected by the other way", func() bool { return fmt.Sprint(a.Connected()) == fmt.Sprint([]string{link.address}) })
+	list.set(l.address)
+	await(t, "connected by the other way", func() bool { return fmt.Sprint(a.Connected()) == fmt.Sprint([]string{l.address}) })
 	if two.server.Connected("a") {
 		t.Error("a server of another cluster took the node")
 	}
+}
+
+func TestServerThatIsReachedIsNotTriedAgain(t *testing.T) {
+	s := newSite(t)
+	public, inner := newLink(t, s.url()), newLink(t, s.url())
+	list := &servers{urls: []string{public.address}, changed: make(chan struct{})}
+	s.join("a", kubelet(t, echo), func(c *tunnel.AgentConfig) { c.Servers = list })
+	s.awaitConnected("a")
+	list.set(public.address, s.url(), inner.address)
+	await(t, "the unknown way was tried", func() bool { return inner.dials.Load() > 2 })
+	exchange(t, s.dial("a"), "undisturbed")
+	if public.dials.Load() != 1 {
+		t.Errorf("the session was opened %d times", public.dials.Load())
+	}
+	public.cut()
+	s.awaitConnected("a")
 }
 
 func TestIdleTunnelIsQuiet(t *testing.T) {

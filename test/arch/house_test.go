@@ -44,6 +44,7 @@ feature     pkg/status
 feature     pkg/storage
 feature     pkg/tunnel
 feature/1   pkg/tunnel/wire
+feature     pkg/upstream
 settings    pkg/config
 mode        pkg/agent
 mode        pkg/server

@@ -4,6 +4,7 @@
 package wire
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -23,6 +24,9 @@ type Config struct {
 	// WriteTimeout is how long one write may take before the link counts as dead.
 	WriteTimeout time.Duration
 	Ledger       *Ledger
+	// Greeting is a header line for the server's answer to the upgrade, without its end; empty for none. The multiplexer gives
+	// no place to say it.
+	Greeting string
 }
 
 // Conn is a guarded connection. Close may be called at any time, from any goroutine.
@@ -141,7 +145,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	if err := c.Conn.SetWriteDeadline(time.Now().Add(c.cfg.WriteTimeout)); err != nil {
 		return 0, err
 	}
-	n, err := c.Conn.Write(b)
+	n, err := c.send(b)
 	if err != nil {
 		var timeout net.Error
 		if errors.As(err, &timeout) && timeout.Timeout() {
@@ -150,6 +154,20 @@ func (c *Conn) Write(b []byte) (int, error) {
 		c.End(err)
 	}
 	return n, err
+}
+
+// send writes b, with the greeting behind its first line when it is the answer to the upgrade.
+func (c *Conn) send(b []byte) (int, error) {
+	line := bytes.Index(b, []byte("\r\n"))
+	if c.cfg.Greeting == "" || line < 0 {
+		return c.Conn.Write(b)
+	}
+	greeting := "\r\n" + c.cfg.Greeting
+	c.cfg.Greeting = ""
+	if _, err := c.Conn.Write(slices.Concat(b[:line], []byte(greeting), b[line:])); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 // outgoing learns which stream a tag belongs to.
