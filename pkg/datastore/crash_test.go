@@ -27,8 +27,12 @@ import (
 
 var crashRounds = flag.Int("crash-rounds", 8, "how often TestCrash kills the datastore")
 
-// crashDir tells a re-executed test binary to be the datastore that is killed.
-const crashDir = "KEDGE_TEST_CRASH_DIR"
+const (
+	// crashDir tells a re-executed test binary to be the datastore that is killed.
+	crashDir = "KEDGE_TEST_CRASH_DIR"
+	// crashWrites makes each writer of it stop after so many writes, and the process then end as if killed.
+	crashWrites = "KEDGE_TEST_CRASH_WRITES"
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(crashDir); dir != "" {
@@ -75,9 +79,15 @@ func crashChild(dir string) int {
 		defer mu.Unlock()
 		fmt.Fprintf(os.Stdout, format+"\n", args...)
 	}
+	limit, _ := strconv.Atoi(os.Getenv(crashWrites)) // 0: no limit
+	var writers sync.WaitGroup
 	for w := range crashWriters {
-		go crashWriter(ctx, c, w, say)
+		writers.Go(func() { crashWriter(ctx, c, w, limit, say) })
 	}
+	go func() {
+		writers.Wait()
+		os.Exit(0)
+	}()
 	go func() { // compaction runs into the crash too
 		for ctx.Err() == nil {
 			if resp, err := c.Get(ctx, "/"); err == nil {
@@ -90,9 +100,10 @@ func crashChild(dir string) int {
 }
 
 // crashWriter puts and deletes its keys; a value is the number of the write.
-func crashWriter(ctx context.Context, c *clientv3.Client, w int, say func(string, ...any)) {
+func crashWriter(ctx context.Context, c *clientv3.Client, w, limit int, say func(string, ...any)) {
 	padding := strings.Repeat("x", 1000)
-	for n := time.Now().UnixNano(); ctx.Err() == nil; n++ {
+	first := time.Now().UnixNano()
+	for n := first; ctx.Err() == nil && (limit == 0 || n < first+int64(limit)); n++ {
 		key := fmt.Sprintf("/crash/%d/%d", w, n%crashKeys)
 		if n%11 == 0 {
 			say("try %s 0", key)
@@ -149,19 +160,7 @@ func killAtRandom(t *testing.T, dir string, keys map[string]known) int64 {
 			after := time.Duration(rand.Int64N(int64(800 * time.Millisecond)))
 			killer = time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
 		}
-		f := strings.Fields(scanner.Text())
-		switch k := keys[f[1]]; {
-		case f[0] == "try":
-			k.tried = f[2]
-			keys[f[1]] = k
-		case len(f) == 4:
-			keys[f[1]] = known{acknowledged: f[2], tried: f[2]}
-			rev, err := strconv.ParseInt(f[3], 10, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			last = max(last, rev)
-		}
+		last = max(last, learn(t, keys, scanner.Text()))
 	}
 	if err := scanner.Err(); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Fatal(err)
@@ -171,6 +170,22 @@ func killAtRandom(t *testing.T, dir string, keys map[string]known) int64 {
 		t.Fatalf("the datastore was not killed but ended: %v\n%s", err, logs.String())
 	}
 	return last
+}
+
+// learn takes in a line of the child and returns the revision it acknowledges, or 0.
+func learn(t *testing.T, keys map[string]known, line string) int64 {
+	t.Helper()
+	f := strings.Fields(line)
+	if f[0] == "try" {
+		keys[f[1]] = known{acknowledged: keys[f[1]].acknowledged, tried: f[2]}
+		return 0
+	}
+	keys[f[1]] = known{acknowledged: f[2], tried: f[2]}
+	rev, err := strconv.ParseInt(f[3], 10, 64)
+	if err != nil {
+		t.Fatalf("line %q: %v", line, err)
+	}
+	return rev
 }
 
 // checkCrashed opens what the child left.

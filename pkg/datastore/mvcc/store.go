@@ -72,6 +72,9 @@ func Open(cfg Config) (*Store, error) {
 	if !exists && cfg.MustExist {
 		return nil, fmt.Errorf("%w: %s is missing or empty", sqlite.ErrDamaged, cfg.Path)
 	}
+	if err := sqlite.Create(cfg.Path); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
 	check := cfg.Check || exists && fileSize(cfg.Path+"-wal") > 0
 	c, err := sqlite.Open(cfg.Path,
 		"busy_timeout = 10000",

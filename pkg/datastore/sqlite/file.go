@@ -39,6 +39,16 @@ func Header(path string) (exists bool, userVersion uint32, err error) {
 	return true, binary.BigEndian.Uint32(head[60:]), nil // offset of user_version in the file format
 }
 
+// Create makes an empty file for a database that only this user can read. SQLite gives the files beside
+// it the same mode.
+func Create(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
 // With opens a database, calls do and closes it.
 func With(path string, do func(*Conn) error, pragmas ...string) error {
 	c, err := Open(path, append([]string{"busy_timeout = 10000"}, pragmas...)...)
@@ -67,5 +77,8 @@ func Check(c *Conn) error {
 // Copy writes a compact copy of the database's present state to a new file. It may run while the
 // database is in use, also by another process; writes go on meanwhile.
 func Copy(from, to string) error {
+	if err := Create(to); err != nil {
+		return err
+	}
 	return With(from, func(c *Conn) error { return c.Exec("VACUUM INTO ?", to) }, "query_only = OFF")
 }
