@@ -91,7 +91,7 @@ func TestRefusedFileChangesNothing(t *testing.T) {
 	l.put("ns.yaml", namespaceYAML)
 	l.record("ns.yaml", v1alpha1.ReasonApplied, "1 object")
 	l.put("app.yaml", oneYAML+"---\n"+strings.Replace(twoYAML, "\ndata:", "\nspelling: mistake\ndata:", 1))
-	l.record("app.yaml", v1alpha1.ReasonInvalid, "spelling")
+	l.record("app.yaml", v1alpha1.ReasonInvalid, "/two: .spelling: field not declared in schema")
 	l.configMap("one", "")
 	l.put("app.yaml", oneYAML+"---\n"+twoYAML)
 	l.configMap("two", "second")

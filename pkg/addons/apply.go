@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"github.com/kedge-io/kedge/pkg/addons/manifest"
 	"log/slog"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -141,7 +142,7 @@ func (p *pass) dryRun(ctx context.Context, objects []*unstructured.Unstructured,
 		case kube.Unavailable(err):
 			return err
 		case kube.Refused(err) && !strings.Contains(err.Error(), "does not support dry run"):
-			r.refused = fmt.Sprintf("%s: %s", kube.RefOf(obj), err)
+			r.refused = fmt.Sprintf("%s: %s", kube.RefOf(obj), plain(err))
 			return nil
 		}
 	}
@@ -299,11 +300,21 @@ func describe(errs []error) (reason, message string) {
 			break
 		}
 	}
-	message = worst.Error()
+	message = plain(worst)
 	if len(errs) > 1 {
 		message += fmt.Sprintf(" (and %d more)", len(errs)-1)
 	}
 	return reason, message
+}
+
+var (
+	applyPreamble = regexp.MustCompile(`failed to create typed patch object \([^)]*\): `)
+	applyValue    = regexp.MustCompile(`&value\.value\w+\{Value:(.*?)\}`)
+)
+
+// plain takes the API server's inner workings out of an error.
+func plain(err error) string {
+	return applyValue.ReplaceAllString(applyPreamble.ReplaceAllString(err.Error(), ""), "$1")
 }
 
 func count(objects int) string {
