@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"github.com/kedge-io/kedge/manifests"
+	"github.com/kedge-io/kedge/pkg/addons/manifest"
 )
 
 func TestRender(t *testing.T) {
@@ -95,5 +98,23 @@ func TestDisableNames(t *testing.T) {
 	}
 	if _, err := newDisabledSet([]string{"addons"}); err == nil {
 		t.Error("the records themselves can be disabled")
+	}
+}
+
+func TestPackagedManifestsAreGood(t *testing.T) {
+	rendered, err := render(manifests.FS(), manifests.Variables{ClusterDNS: clusterDNS(), ClusterDomain: "cluster.local", DataDir: "/var/lib/kedge"}.Map())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rel, data := range rendered {
+		objects, err := manifest.Parse(data)
+		if err != nil {
+			t.Errorf("%s: %v", rel, err)
+		}
+		for _, obj := range objects {
+			if obj.GetKind() == "Pod" || obj.GetKind() == "DaemonSet" {
+				t.Errorf("%s: %s is a %s; kedge brings its parts in process", rel, obj.GetName(), obj.GetKind())
+			}
+		}
 	}
 }
