@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -163,6 +165,47 @@ func TestStartMarksAndUnlocks(t *testing.T) {
 	}
 	if data, err := os.ReadFile(filepath.Join(dir, "version")); err != nil || string(data) != "dev\n" {
 		t.Errorf("%q, %v", data, err)
+	}
+}
+
+func TestASignalEndsTheRun(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	p := &program{out: io.Discard, err: io.Discard}
+	err := p.start(config.Log{}, check.Config{DataDir: t.TempDir()}, func(ctx context.Context, _ *slog.Logger) error {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLogFileIsAppendedTo(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "kedge.log")
+	var stderr bytes.Buffer
+	p := &program{err: &stderr}
+	for _, also := range []bool{false, true} {
+		w, closeLog, err := p.openLog(config.Log{File: file, AlsoStderr: also})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, "line\n"); err != nil {
+			t.Fatal(err)
+		}
+		if err := closeLog(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if data, err := os.ReadFile(file); err != nil || string(data) != "line\nline\n" || stderr.String() != "line\n" {
+		t.Errorf("%q and %q, %v", data, &stderr, err)
+	}
+	if _, _, err := p.openLog(config.Log{File: "/nowhere/kedge.log"}); err == nil || !strings.Contains(err.Error(), "--log: open /nowhere") {
+		t.Errorf("%v", err)
 	}
 }
 

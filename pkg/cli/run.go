@@ -3,11 +3,16 @@ package cli
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/kedge-io/kedge/pkg/config"
 	"github.com/kedge-io/kedge/pkg/status"
 	"github.com/kedge-io/kedge/pkg/supervisor"
 )
+
+// slowestStart is how long one part may take to become ready: an old board with a worn card is slow, not broken, and giving
+// up would start all of it again.
+const slowestStart = 5 * time.Minute
 
 // runServer runs the parts of a server until ctx is done.
 func (p *program) runServer(ctx context.Context, cfg config.Server, log *slog.Logger) error {
@@ -36,7 +41,7 @@ func (p *program) supervise(ctx context.Context, mode string, log *slog.Logger, 
 		return err
 	}
 	sup = supervisor.New(supervisor.Config{
-		Log: log, OnReady: tell(p.systemd.Ready), OnStopping: tell(p.systemd.Stopping),
+		Log: log, ReadyTimeout: slowestStart, OnReady: tell(p.systemd.Ready), OnStopping: tell(p.systemd.Stopping),
 	}, append([]supervisor.Component{socket}, parts...)...)
 	return sup.Run(ctx)
 }
