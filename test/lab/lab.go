@@ -228,6 +228,10 @@ func (l *Lab) nodes() []*Node {
 	return all
 }
 
+// clusterCommand shows what a failed test leaves in the cluster.
+const clusterCommand = `kedge status; export KUBECTL="kedge kubectl --request-timeout=5s"
+$KUBECTL get nodes,pods,services,endpointslices,jobs,pvc,pv -A -o wide; $KUBECTL get events -A; true`
+
 // keepLogs copies every node's logs out of the run's directory.
 func (l *Lab) keepLogs() {
 	dir := filepath.Join(l.repo, "build", "lab", "logs", strings.ReplaceAll(l.t.Name(), "/", "_"))
@@ -236,7 +240,11 @@ func (l *Lab) keepLogs() {
 	}
 	for _, n := range l.nodes() {
 		to := filepath.Join(dir, n.name)
-		err := os.CopyFS(to, os.DirFS(filepath.Join(n.state, "var", "log")))
+		err := errors.Join(os.MkdirAll(to, 0o755), os.CopyFS(to, os.DirFS(filepath.Join(n.state, "var", "log"))))
+		if n.isServer() && n.Running() {
+			objects, failed := n.Run("sh", "-c", clusterCommand)
+			err = errors.Join(err, failed, os.WriteFile(filepath.Join(to, "cluster.txt"), []byte(objects), 0o600))
+		}
 		if err != nil {
 			l.t.Logf("keep logs of %s: %v", n.name, err)
 		}

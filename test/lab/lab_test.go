@@ -98,11 +98,8 @@ func TestNATAndBytes(t *testing.T) {
 	l := New(t)
 	s, farm := l.AddSite("town").AddNode("s", Server()), l.AddSiteBehindNAT("farm")
 	b := farm.AddNode("b", Agent())
-	var listener net.Listener
-	l.must("listen", s.on.ns.Do(func() (err error) {
-		listener, err = net.Listen("tcp", s.IP()+":7000")
-		return err
-	}))
+	listener, err := s.Listen("tcp", s.IP()+":7000")
+	l.must("listen", err)
 	defer func() { _ = listener.Close() }()
 	const size = 1 << 20
 	before, beforeUplink := b.Bytes(), farm.Uplink().Bytes()

@@ -91,6 +91,18 @@ func (n *Node) Dial(ctx context.Context, network, address string) (conn net.Conn
 	return conn, err
 }
 
+// Listen opens a TCP or unix listener in the machine's network, for a program of the test to serve there.
+func (n *Node) Listen(network, address string) (listener net.Listener, err error) {
+	if n.on == nil {
+		return nil, fmt.Errorf("%s is off", n.name)
+	}
+	err = n.on.ns.Do(func() error {
+		listener, err = net.Listen(network, address)
+		return err
+	})
+	return listener, err
+}
+
 // adminKubeconfig is where a server writes it.
 const adminKubeconfig = "/etc/kedge/kedge.yaml"
 
