@@ -89,22 +89,26 @@ module() {
 # gobuild MODULE_DIR PACKAGE OUTPUT [LDFLAGS]: a static, stripped Go program.
 gobuild() {
 	echo "  $3"
-	(cd "$1" && CGO_ENABLED=0 go build -trimpath -tags "netgo,osusergo,${TAGS:-}" -ldflags "-s -w ${4:-}" -o "$STAGE/bin/$3" "$2")
+	(cd "$1" && CGO_ENABLED=0 go build -trimpath -tags "netgo,osusergo,$TAGS" -ldflags "-s -w ${4:-}" -o "$STAGE/bin/$3" "$2")
 }
 
+# build_runc leaves checkpoint and restore out: they need criu, which does not
+# travel with kedge.
 build_runc() {
 	echo "  runc"
 	local dir
 	module dir github.com/opencontainers/runc "$RUNC_VERSION"
 	(cd "$dir" && CGO_ENABLED=1 CC=$CC PKG_CONFIG_LIBDIR=$LIBDIR/pkgconfig go build -trimpath \
-		-tags "seccomp,netgo,osusergo,urfave_cli_no_docs" \
+		-tags "seccomp,netgo,osusergo,urfave_cli_no_docs,runc_nocriu" \
 		-ldflags "-s -w -linkmode external -extldflags '-static -Wl,--build-id=none'" -o "$STAGE/bin/runc" .)
 }
 
 build_go_programs() {
 	local dir
 	module dir github.com/containerd/containerd/v2 "$CONTAINERD_VERSION"
-	gobuild "$dir" ./cmd/containerd-shim-runc-v2 containerd-shim-runc-v2 \
+	# As containerd's own Makefile builds it: the shim speaks ttrpc, and is in memory
+	# once a pod. Without gRPC's tracing no templates are linked, which keep everything.
+	TAGS=no_grpc,grpcnotrace gobuild "$dir" ./cmd/containerd-shim-runc-v2 containerd-shim-runc-v2 \
 		"-X github.com/containerd/containerd/v2/version.Version=$CONTAINERD_VERSION"
 	module dir sigs.k8s.io/cri-tools "$CRI_TOOLS_VERSION"
 	# Of its test framework crictl uses one constant, and carries all of it for that.
@@ -223,6 +227,7 @@ fi
 TMP=$(mktemp -d)
 trap 'rm -rf "$TMP"' EXIT
 STAGE=$TMP/stage
+TAGS=""
 mkdir -p "$STAGE/bin"
 echo "building the payload for $ARCH"
 build_runc
