@@ -285,3 +285,39 @@ func serve(t *testing.T, addr string, handle miekg.HandlerFunc) {
 	go func() { _ = s.ActivateAndServe() }()
 	t.Cleanup(func() { _ = s.Shutdown() })
 }
+
+func TestAnotherServerOnAllAddresses(t *testing.T) {
+	if !inOwnNetwork(t) {
+		return
+	}
+	outside(t, "0.0.0.0:53", "10.9.9.9")
+	d, err := New(Config{
+		Kubeconfig: writeKubeconfig(t, "http://127.0.0.1:1"), ClusterDomain: "cluster.local",
+		Listen: []netip.Addr{netip.MustParseAddr("10.43.0.10")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = d.Run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "10.43.0.10:53") || !strings.Contains(err.Error(), "another DNS server") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	good := Config{Kubeconfig: "/nowhere", ClusterDomain: "cluster.local", Listen: []netip.Addr{netip.MustParseAddr("10.43.0.10")}}
+	for want, change := range map[string]func(*Config){
+		"Kubeconfig is empty":         func(c *Config) { c.Kubeconfig = "" },
+		"load dns kubeconfig":         func(*Config) {},
+		"Listen is empty":             func(c *Config) { c.Listen = nil },
+		`Listen "0.0.0.0"`:            func(c *Config) { c.Listen = []netip.Addr{netip.IPv4Unspecified()} },
+		"ClusterDomain is empty":      func(c *Config) { c.ClusterDomain = "" },
+		`ClusterDomain "a..b" is not`: func(c *Config) { c.ClusterDomain = "a..b" },
+	} {
+		cfg := good
+		change(&cfg)
+		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+}
