@@ -33,9 +33,11 @@ import (
 const (
 	// checkEvery is how often the host's resolv.conf and the listen addresses are compared with what is in use.
 	checkEvery = 10 * time.Second
-	// firstPause and lastPause bound the time between two attempts to reach the API at start.
+	// firstPause and lastPause bound the time between two attempts to reach the API at start, each of which may take
+	// askTimeout.
 	firstPause = 100 * time.Millisecond
-	lastPause  = 5 * time.Second
+	lastPause  = time.Second
+	askTimeout = 5 * time.Second
 	// probeTimeout bounds the query that Ready sends to this server.
 	probeTimeout = time.Second
 )
@@ -228,7 +230,7 @@ func (d *DNS) adopt(ctx context.Context, upstreams []string, next, good custom) 
 func awaitAccess(ctx context.Context, client kubernetes.Interface) bool {
 	pause := firstPause
 	for {
-		ask, cancel := context.WithTimeout(ctx, lastPause)
+		ask, cancel := context.WithTimeout(ctx, askTimeout)
 		_, err := client.CoreV1().Services("default").Get(ask, "kubernetes", metav1.GetOptions{})
 		cancel()
 		if err == nil || apierrors.IsNotFound(err) {

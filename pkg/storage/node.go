@@ -14,8 +14,11 @@ import (
 	"k8s.io/client-go/tools/record"
 )
 
-// lastPause is the longest time between two attempts to reach the API at start.
-const lastPause = 5 * time.Second
+// lastPause is the longest time between two attempts to reach the API at start, each of which may take askTimeout.
+const (
+	lastPause  = time.Second
+	askTimeout = 5 * time.Second
+)
 
 // NodeConfig says for which node and where directories are made.
 type NodeConfig struct {
@@ -84,7 +87,7 @@ func (n *Node) Run(ctx context.Context) error {
 func (n *Node) awaitAccess(ctx context.Context) bool {
 	one := metav1.ListOptions{LabelSelector: nodeLabel + "=" + nodeLabelValue(n.cfg.NodeName), Limit: 1}
 	for pause := firstRetry; ; pause = min(2*pause, lastPause) {
-		ask, cancel := context.WithTimeout(ctx, lastPause)
+		ask, cancel := context.WithTimeout(ctx, askTimeout)
 		_, err := n.client.CoreV1().PersistentVolumes().List(ask, one)
 		cancel()
 		if err == nil {
