@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/kedge-io/kedge/pkg/apis/addons/v1alpha1"
 )
@@ -251,7 +250,10 @@ func TestLinksAndHalfWrittenFiles(t *testing.T) {
 	if _, err := slow.WriteString(text); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(2 * settle) // longer than the quiet time, with the file still open
+	for _, value := range []string{"v1", "v2"} { // each takes longer than the quiet time; the slow file is still open
+		l.put("witness.yaml", strings.NewReplacer("one", "witness", "first", value).Replace(oneYAML))
+		l.configMap("witness", value)
+	}
 	if _, err := l.get("v1", "ConfigMap", l.ns, "two"); err == nil {
 		t.Error("a file was applied while it was being written")
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func TestStoppedAtAnyMoment(t *testing.T) {
 		for i := range 5 {
 			l.put(fmt.Sprintf("f%d.yaml", i), l.maps(fmt.Sprintf("f%d-r%d", i, round), 20))
 		}
-		time.Sleep(settle + time.Duration(rand.IntN(1000))*time.Millisecond) // the moment is the point of the test
+		l.awaitRound(fmt.Sprintf("-r%d-", round), rand.IntN(60))
 		l.halt()
 		l.start()
 	}
@@ -55,14 +56,40 @@ func (l *lab) maps(prefix string, n int) string {
 	return text
 }
 
+// awaitRound waits until at least n objects with the mark in their names were applied.
+func (l *lab) awaitRound(mark string, n int) {
+	l.t.Helper()
+	l.await("some objects", func() error {
+		got := 0
+		for _, name := range l.listMaps() {
+			if strings.Contains(name, mark) {
+				got++
+			}
+		}
+		if got < n {
+			return fmt.Errorf("%d objects of %d", got, n)
+		}
+		return nil
+	})
+}
+
 func (l *lab) countMaps() int {
+	l.t.Helper()
+	return len(l.listMaps())
+}
+
+func (l *lab) listMaps() []string {
 	l.t.Helper()
 	list, err := l.client.Dynamic.Resource(schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}).Namespace(l.ns).
 		List(context.Background(), metav1.ListOptions{LabelSelector: "bulk=yes"})
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	return len(list.Items)
+	var names []string
+	for _, item := range list.Items {
+		names = append(names, item.GetName())
+	}
+	return names
 }
 
 // TestManyFiles is the folder of a large site: 200 files, 2,000 objects. It reports time and memory for the bench.
