@@ -98,6 +98,7 @@ spec:
   template:
     metadata: {labels: {app: hello}}
     spec:
+      terminationGracePeriodSeconds: 1
       containers:
         - {name: sleep, image: "kedge.local/busybox:1", command: [sleep, "100000"]}
 `
