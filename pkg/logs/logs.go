@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	stdlog "log"
 	"log/slog"
 	"strconv"
 
@@ -39,6 +40,9 @@ func Setup(cfg Config) (*slog.Logger, error) {
 	if err := setupKlog(cfg); err != nil {
 		return nil, err
 	}
+	// CoreDNS and HTTP servers write here what their own parts report better.
+	stdlog.SetFlags(0)
+	stdlog.SetOutput(slog.NewLogLogger(log.Handler(), slog.LevelDebug).Writer())
 	logrus.SetOutput(cfg.Output)
 	logrus.SetLevel(logrus.ErrorLevel)
 	if cfg.Debug {
