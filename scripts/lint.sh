@@ -12,6 +12,7 @@ if [ ! -x "$tool" ]; then
 	GOBIN=$PWD/build/tools/new go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$GOLANGCI_LINT_VERSION"
 	mv build/tools/new/golangci-lint "$tool"
 fi
+# shellcheck disable=SC2046 # a list of names
 unformatted=$(gofmt -l $(git ls-files '*.go'))
 if [ -n "$unformatted" ]; then
 	echo "lint: not formatted, run make fmt:" >&2

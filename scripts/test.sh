@@ -3,7 +3,7 @@
 # one line: N passed, N failed, N skipped. Everything that was printed is in build/test.json.
 #   scripts/test.sh [go test flags] PACKAGES
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 mkdir -p build
 export GOFLAGS="${GOFLAGS:--trimpath -tags=netgo,osusergo -buildvcs=false}" CGO_ENABLED="${CGO_ENABLED:-0}"
 # vet runs in scripts/lint.sh; linking without symbols halves the time of tests that hold Kubernetes.
