@@ -49,6 +49,7 @@ type Agent struct {
 	paths   paths
 	payload *payload.Payload
 	certs   *certs.Node
+	link    *link // of a node that joined over the network; nil on a server's own
 	log     *slog.Logger
 }
 

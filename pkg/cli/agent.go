@@ -1,21 +1,156 @@
 package cli
 
 import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/kedge-io/kedge/pkg/agent"
+	"github.com/kedge-io/kedge/pkg/certs"
+	"github.com/kedge-io/kedge/pkg/check"
 	"github.com/kedge-io/kedge/pkg/config"
+	"github.com/kedge-io/kedge/pkg/join"
+	"github.com/kedge-io/kedge/pkg/memory"
+	"github.com/kedge-io/kedge/pkg/supervisor"
+	"github.com/kedge-io/kedge/pkg/version"
 )
 
 func (p *program) agentCommand() *cli.Command {
-	const usage = "run a node that joins a server (not built yet)"
+	const usage = "run a node that joins a server"
 	settings := config.AgentSettings()
 	return &cli.Command{
 		Name: "agent", Usage: usage, Flags: settingFlags(settings),
 		CustomHelpTemplate: manual("agent", usage, settings),
-		Action: func(*cli.Context) error {
-			return errors.New("joining a server is not built yet: run kedge server, which is a complete site by itself")
+		Action: func(c *cli.Context) error {
+			cfg, err := config.LoadAgent(sources(c, settings))
+			if err != nil {
+				return err
+			}
+			for _, url := range cfg.Servers {
+				if err := join.CheckURL(url); err != nil {
+					return err
+				}
+			}
+			return p.start(cfg.Log, agentChecks(cfg), func(ctx context.Context, log *slog.Logger) error {
+				parts, err := node(ctx, cfg, log)
+				if err != nil {
+					return err
+				}
+				return p.supervise(ctx, "agent", log, parts)
+			})
 		},
 	}
+}
+
+// agentChecks says what an agent with these settings needs of the machine.
+func agentChecks(cfg config.Agent) check.Config {
+	return check.Config{
+		DataDir: cfg.DataDir, Node: true, KubeProxy: true, Snapshotter: cfg.Snapshotter,
+		Files:  map[string]string{"resolv-conf": cfg.ResolvConf, "token-file": cfg.TokenFile},
+		CAFile: certs.NewNodePaths(cfg.DataDir).ServerCA, Built: version.Get().Date,
+	}
+}
+
+// node joins a server, or takes up again what it has joined, and returns the node's parts in start order: the way to the
+// servers, the container runtime, and then what needs both.
+func node(ctx context.Context, cfg config.Agent, log *slog.Logger) ([]supervisor.Component, error) {
+	if err := completeNode(&cfg); err != nil {
+		return nil, err
+	}
+	if err := readTokens(map[string]*string{cfg.TokenFile: &cfg.Token}); err != nil {
+		return nil, err
+	}
+	a, err := agent.Join(ctx, cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	way, err := a.Upstream()
+	if err != nil {
+		return nil, err
+	}
+	runtime, err := a.Runtime()
+	if err != nil {
+		return nil, err
+	}
+	rest, err := a.Node()
+	if err != nil {
+		return nil, err
+	}
+	renewer, err := certs.NewRenewer(certs.RenewerConfig{DataDir: cfg.DataDir, Sets: []certs.Renewable{a.Certs()}, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	return []supervisor.Component{
+		supervisor.Group("base", append(way, runtime)...), supervisor.Group("node", rest...), renewer, memory.New(memory.Config{Log: log}),
+	}, nil
+}
+
+// completeNode fills in what is found by looking at this machine.
+func completeNode(cfg *config.Agent) error {
+	if len(cfg.NodeIPs) == 0 {
+		ip, err := agent.NodeAddress()
+		if err != nil {
+			return fmt.Errorf("find this node's address: %w", err)
+		}
+		cfg.NodeIPs = []netip.Addr{ip}
+	}
+	if cfg.WithNodeID {
+		id, err := nodeID(filepath.Join(cfg.DataDir, "node-id"))
+		if err != nil {
+			return err
+		}
+		cfg.NodeName += "-" + id
+	}
+	return nil
+}
+
+// nodeID returns the number that this machine keeps for --with-node-id, and makes it the first time.
+func nodeID(path string) (string, error) {
+	stored, err := os.ReadFile(path)
+	if id := strings.TrimSpace(string(stored)); err == nil && regexp.MustCompile(`^[0-9a-f]{8}$`).MatchString(id) {
+		return id, nil
+	}
+	if err == nil {
+		return "", fmt.Errorf("%s does not hold 8 hex digits: remove it to get a new node name", path)
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("read node id: %w", err)
+	}
+	random := make([]byte, 4)
+	if _, err := rand.Read(random); err != nil {
+		return "", err
+	}
+	id := hex.EncodeToString(random)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", fmt.Errorf("keep node id: %w", err)
+	}
+	if err := os.WriteFile(path, []byte(id+"\n"), 0o644); err != nil {
+		return "", fmt.Errorf("keep node id: %w", err)
+	}
+	return id, nil
+}
+
+// readTokens fills tokens from the files that settings name; empty names are passed over.
+func readTokens(files map[string]*string) error {
+	for path, token := range files {
+		if path == "" {
+			continue
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("read token: %w", err)
+		}
+		*token = strings.TrimSpace(string(data))
+	}
+	return nil
 }

@@ -2,10 +2,9 @@ package cli
 
 import (
 	"context"
-	"fmt"
+	"encoding/json"
 	"log/slog"
 	"net"
-	"net/netip"
 
 	"github.com/kedge-io/kedge/pkg/agent"
 	"github.com/kedge-io/kedge/pkg/certs"
@@ -26,7 +25,11 @@ func site(ctx context.Context, cfg config.Server, log *slog.Logger) ([]superviso
 	if err != nil {
 		return nil, err
 	}
-	api, err := s.APIServer()
+	cluster, err := clusterOf(cfg, s)
+	if err != nil {
+		return nil, err
+	}
+	api, err := s.APIServer(func() ([]byte, error) { return json.Marshal(cluster) })
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +39,7 @@ func site(ctx context.Context, cfg config.Server, log *slog.Logger) ([]superviso
 	}
 	base, renew := []supervisor.Component{api}, []certs.Renewable{s.Certs()}
 	if !cfg.DisableAgent {
-		a, err := localAgent(ctx, cfg, s, log)
+		a, err := localAgent(ctx, cfg, s, cluster, log)
 		if err != nil {
 			return nil, err
 		}
@@ -75,12 +78,22 @@ func kubeletLast(parts []supervisor.Component) []supervisor.Component {
 	return append([]supervisor.Component{supervisor.Sequence("controllers-kubelet", chain...)}, rest...)
 }
 
-// localAgent prepares the node on the server's own machine; its certificates are signed without a network.
-func localAgent(ctx context.Context, cfg config.Server, s *server.Server, log *slog.Logger) (*agent.Agent, error) {
+// clusterOf is what nodes learn about the cluster.
+func clusterOf(cfg config.Server, s *server.Server) (agent.Cluster, error) {
 	serverCA, clientCA, err := s.Certs().CABundles()
 	if err != nil {
-		return nil, err
+		return agent.Cluster{}, err
 	}
+	return agent.Cluster{
+		ServerURL: s.URL(), ServerCA: serverCA, ClientCA: clientCA,
+		ClusterCIDRs: cfg.ClusterCIDRs, DNS: cfg.ClusterDNS, Domain: cfg.ClusterDomain,
+		PodNetwork: cfg.FlannelBackend, NoProxy: cfg.DisableKubeProxy, NoDNS: cfg.Disabled("coredns"),
+		NoStorage: cfg.Disabled("local-storage"), StoragePaths: []string{cfg.DefaultLocalStoragePath},
+	}, nil
+}
+
+// localAgent prepares the node on the server's own machine; its certificates are signed without a network.
+func localAgent(ctx context.Context, cfg config.Server, s *server.Server, cluster agent.Cluster, log *slog.Logger) (*agent.Agent, error) {
 	ips := make([]net.IP, len(cfg.NodeIPs))
 	for i, ip := range cfg.NodeIPs {
 		ips[i] = ip.AsSlice()
@@ -89,22 +102,16 @@ func localAgent(ctx context.Context, cfg config.Server, s *server.Server, log *s
 	if err != nil {
 		return nil, err
 	}
-	return agent.New(ctx, cfg.Agent, agent.Cluster{
-		ServerURL: s.URL(), ServerCA: serverCA, ClientCA: clientCA,
-		ClusterCIDRs: cfg.ClusterCIDRs, DNS: cfg.ClusterDNS, Domain: cfg.ClusterDomain,
-		PodNetwork: cfg.FlannelBackend, NoProxy: cfg.DisableKubeProxy, NoDNS: cfg.Disabled("coredns"),
-		NoStorage: cfg.Disabled("local-storage"), StoragePaths: []string{cfg.DefaultLocalStoragePath},
-	}, signer, log)
+	return agent.New(ctx, cfg.Agent, cluster, signer, log)
 }
 
 // completeAddresses fills in the addresses that are found by looking at this machine.
 func completeAddresses(cfg *config.Server) error {
-	if len(cfg.NodeIPs) == 0 {
-		ip, err := agent.NodeAddress()
-		if err != nil {
-			return fmt.Errorf("find this node's address: %w", err)
-		}
-		cfg.NodeIPs = []netip.Addr{ip}
+	if err := completeNode(&cfg.Agent); err != nil {
+		return err
+	}
+	if err := readTokens(map[string]*string{cfg.TokenFile: &cfg.Token, cfg.AgentTokenFile: &cfg.AgentToken}); err != nil {
+		return err
 	}
 	if !cfg.AdvertiseAddress.IsValid() {
 		cfg.AdvertiseAddress = cfg.NodeIPs[0]

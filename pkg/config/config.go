@@ -40,6 +40,13 @@ type Agent struct {
 	PreferHostBin bool
 	Log           Log
 
+	// Servers are the URLs of the servers to join; an agent that has joined may have none.
+	Servers []string
+	// Token lets nodes join; TokenFile holds it instead. At most one of the two is set.
+	Token, TokenFile string
+
+	// WithNodeID appends a number that the machine keeps to NodeName.
+	WithNodeID bool
 	// NodeName is a DNS-1123 subdomain; the host name in lower case when not set.
 	NodeName string
 	// NodeIPs holds at most one address per IP family; empty means found by looking.
@@ -64,6 +71,9 @@ type Agent struct {
 // Server holds the settings of a server; a server also runs everything a node runs.
 type Server struct {
 	Agent
+
+	// AgentToken lets agents join; AgentTokenFile holds it instead. At most one of the two is set.
+	AgentToken, AgentTokenFile string
 
 	BindAddress netip.Addr
 	// Port is where everything listens that a client or an agent needs.

@@ -106,7 +106,8 @@ func TestFileErrorsSayWhereAndWhat(t *testing.T) {
 		{"debug: true\ndebug: false\n", "f.yaml:2: debug: the key is there twice"},
 		{"- debug\n", "want lines of the form key: value"},
 		{"a: b: c\n", "mapping values are not allowed"},
-		{"token: secret\n", "f.yaml:1: token: joining a server is not built yet"},
+		{"server: https://a:6443\n", "f.yaml:1: server: several servers are not built yet"},
+		{"token: a\ntoken-file: /b\n", "--token and --token-file are both set: keep one of them"},
 	} {
 		src := isolated(t, nil, nil)
 		src.File = filepath.Join(t.TempDir(), "f.yaml")
@@ -144,7 +145,7 @@ func TestUnbuiltSettingsAreRefusedFromEverySource(t *testing.T) {
 		"K3S_URL":   isolated(t, map[string]string{"K3S_URL": "https://a:6443"}, nil),
 		"KEDGE_URL": isolated(t, map[string]string{"K3S_URL": "https://a", "KEDGE_URL": "https://b"}, nil),
 	} {
-		if _, err := LoadServer(src); err == nil || err.Error() != name+": joining a server is not built yet" {
+		if _, err := LoadServer(src); err == nil || err.Error() != name+": several servers are not built yet" {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

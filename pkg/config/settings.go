@@ -25,8 +25,8 @@ type Setting struct {
 	DefaultText string
 	// Repeat says that the flag may be given several times.
 	Repeat bool
-	// Server says that only a server has it.
-	Server bool
+	// Server says that only a server has it, Agent that only an agent has it.
+	Server, Agent bool
 
 	bind binding
 }
@@ -40,15 +40,40 @@ func (s Setting) Bool() bool { return s.Value == "" }
 // env lists the variables of a setting: kedge's own, which wins, and the one of the family.
 func env(suffix string) []string { return []string{"KEDGE_" + suffix, "K3S_" + suffix} }
 
+func allSettings() []Setting {
+	return slices.Concat(listenerSettings(), joinSettings(), networkSettings(), kubeconfigSettings(), datastoreSettings(), partSettings(),
+		nodeSettings(), runtimeSettings(), argumentSettings(), logSettings(), unbuiltSettings())
+}
+
 // ServerSettings returns the settings of kedge server, in the order of the manual.
 func ServerSettings() []Setting {
-	return slices.Concat(listenerSettings(), networkSettings(), kubeconfigSettings(), datastoreSettings(), partSettings(),
-		nodeSettings(), runtimeSettings(), argumentSettings(), logSettings(), unbuiltSettings())
+	return slices.DeleteFunc(allSettings(), func(s Setting) bool { return s.Agent })
 }
 
 // AgentSettings returns the settings of kedge agent, in the order of the manual.
 func AgentSettings() []Setting {
-	return slices.DeleteFunc(ServerSettings(), func(s Setting) bool { return s.Server })
+	return slices.DeleteFunc(allSettings(), func(s Setting) bool { return s.Server })
+}
+
+func joinSettings() []Setting {
+	const group = "Joining"
+	return []Setting{
+		{Name: "server", Short: "s", Group: group, Value: "URL", Env: env("URL"), Repeat: true, Agent: true, DefaultText: "those of the last time",
+			Usage: "Server to join, as https://10.0.0.1:6443; the node remembers it, and finds further ones in the cluster.",
+			bind:  commas(func(s *Server) *[]string { return &s.Servers })},
+		{Name: "token", Short: "t", Group: group, Value: "TOKEN", Env: env("TOKEN"), DefaultText: "on a server, made at the first start",
+			Usage: "Secret with which nodes join: on an agent, that of its server.",
+			bind:  text(func(s *Server) *string { return &s.Token })},
+		{Name: "token-file", Group: group, Value: "FILE", Env: env("TOKEN_FILE"),
+			Usage: "File that holds the token.",
+			bind:  text(func(s *Server) *string { return &s.TokenFile })},
+		{Name: "agent-token", Group: group, Value: "TOKEN", Env: env("AGENT_TOKEN"), Server: true, DefaultText: "made at the first start",
+			Usage: "A second secret, with which agents can join and servers cannot.",
+			bind:  text(func(s *Server) *string { return &s.AgentToken })},
+		{Name: "agent-token-file", Group: group, Value: "FILE", Env: env("AGENT_TOKEN_FILE"), Server: true,
+			Usage: "File that holds the agent-token.",
+			bind:  text(func(s *Server) *string { return &s.AgentTokenFile })},
+	}
 }
 
 func listenerSettings() []Setting {
@@ -168,6 +193,9 @@ func nodeSettings() []Setting {
 		{Name: "node-taint", Group: group, Value: "KEY=VALUE:EFFECT", Repeat: true,
 			Usage: "Taint that the node gets when it registers.",
 			bind:  list(func(s *Server) *[]string { return &s.NodeTaints })},
+		{Name: "with-node-id", Group: group,
+			Usage: "Append a number that this machine keeps to the node's name.",
+			bind:  yesNo(func(s *Server) *bool { return &s.WithNodeID })},
 		{Name: "resolv-conf", Group: group, Value: "FILE", DefaultText: "the host's", Env: env("RESOLV_CONF"),
 			Usage: "Resolver file for pods that use the host's DNS, and for names outside the cluster.",
 			bind:  text(func(s *Server) *string { return &s.ResolvConf })},
@@ -236,16 +264,10 @@ func logSettings() []Setting {
 
 // unbuiltSettings are settings that users of the family know and that kedge must refuse, not ignore.
 func unbuiltSettings() []Setting {
-	const join = "joining a server is not built yet"
 	const servers = "several servers are not built yet"
 	const runtime = "kedge has its own containerd and works with no other runtime"
 	return []Setting{
-		{Name: "server", Short: "s", Value: "URL", Env: env("URL"), bind: unbuilt(join)},
-		{Name: "token", Short: "t", Value: "TOKEN", Env: env("TOKEN"), bind: unbuilt(join)},
-		{Name: "token-file", Value: "FILE", Env: env("TOKEN_FILE"), bind: unbuilt(join)},
-		{Name: "agent-token", Value: "TOKEN", Env: env("AGENT_TOKEN"), bind: unbuilt(join)},
-		{Name: "agent-token-file", Value: "FILE", Env: env("AGENT_TOKEN_FILE"), bind: unbuilt(join)},
-		{Name: "with-node-id", bind: unbuilt(join)},
+		{Name: "server", Short: "s", Value: "URL", Env: env("URL"), Server: true, bind: unbuilt(servers)},
 		{Name: "cluster-init", Env: env("CLUSTER_INIT"), bind: unbuilt(servers)},
 		{Name: "cluster-reset", Env: env("CLUSTER_RESET"), bind: unbuilt(servers)},
 		{Name: "secrets-encryption", bind: unbuilt("encryption of Secrets at rest is not built yet")},

@@ -26,6 +26,7 @@ func (s Server) Validate() error {
 	checks := []error{
 		s.Agent.Validate(),
 		s.validateListener(),
+		notBoth("agent-token", s.AgentToken, "agent-token-file", s.AgentTokenFile),
 		validateCIDRs("cluster-cidr", s.ClusterCIDRs, 8, 24, 48, 64),
 		validateCIDRs("service-cidr", s.ServiceCIDRs, 12, 28, 108, 124),
 		s.validateNetworks(),
@@ -47,6 +48,7 @@ func (s Server) Validate() error {
 func (a Agent) Validate() error {
 	checks := []error{
 		absolute("data-dir", a.DataDir),
+		notBoth("token", a.Token, "token-file", a.TokenFile),
 		a.validateName(),
 		onePerFamily("node-ip", a.NodeIPs),
 		optional(absolute, "resolv-conf", a.ResolvConf),
@@ -72,6 +74,13 @@ func first(errs []error) error {
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func notBoth(one, value, other, otherValue string) error {
+	if value != "" && otherValue != "" {
+		return fmt.Errorf("--%s and --%s are both set: keep one of them", one, other)
 	}
 	return nil
 }

@@ -69,7 +69,7 @@ func apiServerArgs(c Config) []string {
 		"--kubelet-certificate-authority=" + f.ServerCA,
 		"--kubelet-client-certificate=" + f.KubeletCert,
 		"--kubelet-client-key=" + f.KubeletKey,
-		"--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
+		"--kubelet-preferred-address-types=Hostname,InternalIP,ExternalIP",
 		"--profiling=false",
 		"--proxy-client-cert-file=" + f.ProxyClientCert,
 		"--proxy-client-key-file=" + f.ProxyClientKey,

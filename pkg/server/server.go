@@ -27,6 +27,7 @@ type Server struct {
 	log   *slog.Logger
 	store *datastore.Datastore
 	plane controlplane.Config
+	gate  *gate // from APIServer on
 }
 
 // New makes or loads the certificates and prepares the datastore. cfg must have its node name,
@@ -67,12 +68,24 @@ func (s *Server) Datastore() supervisor.Component {
 	return s.store
 }
 
-// APIServer is the second.
-func (s *Server) APIServer() (supervisor.Component, error) { return controlplane.NewAPIServer(s.plane) }
+// APIServer is the second. It shares its port with what agents need; settings is what joining nodes are told, as JSON.
+func (s *Server) APIServer(settings func() ([]byte, error)) (supervisor.Component, error) {
+	api, err := controlplane.NewAPIServer(s.plane)
+	if err != nil {
+		return nil, err
+	}
+	if s.gate, err = s.openGate(api, settings); err != nil {
+		return nil, fmt.Errorf("prepare joining: %w", err)
+	}
+	return api, nil
+}
 
 // Controllers need the API server; they may start together.
 func (s *Server) Controllers() ([]supervisor.Component, error) {
-	var parts []supervisor.Component
+	parts := []supervisor.Component{s.gate.tunnel}
+	if s.localNode() != "" {
+		parts = append(parts, s.keepName())
+	}
 	if !s.cfg.DisableControllerManager {
 		m, err := controlplane.NewControllerManager(s.plane)
 		if err != nil {

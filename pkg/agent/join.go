@@ -1,0 +1,88 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+
+	"github.com/kedge-io/kedge/pkg/config"
+	"github.com/kedge-io/kedge/pkg/join"
+	"github.com/kedge-io/kedge/pkg/kube"
+	"github.com/kedge-io/kedge/pkg/supervisor"
+	"github.com/kedge-io/kedge/pkg/tunnel"
+	"github.com/kedge-io/kedge/pkg/upstream"
+)
+
+const (
+	// balancerAddress is where this node's parts find a server.
+	balancerAddress = "127.0.0.1:6444"
+	// kubeletAddress is where the tunnel finds the kubelet.
+	kubeletAddress = "127.0.0.1:10250"
+)
+
+// link is a joined node's way to its servers.
+type link struct {
+	servers *upstream.List
+	client  *join.Client
+}
+
+// Join learns about the cluster from a server, or, when that cannot be reached, from what it said the last time, and prepares
+// the node. It waits for a first answer as long as it takes; its errors are for the operator.
+func Join(ctx context.Context, cfg config.Agent, log *slog.Logger) (*Agent, error) {
+	servers, err := upstream.OpenList(filepath.Join(cfg.DataDir, "agent", "servers.json"), cfg.Servers)
+	if err != nil {
+		return nil, err
+	}
+	ips := make([]net.IP, 0, len(cfg.NodeIPs))
+	for _, ip := range cfg.NodeIPs {
+		ips = append(ips, ip.AsSlice())
+	}
+	client, err := join.NewClient(join.ClientConfig{
+		DataDir: cfg.DataDir, Servers: servers.All, Token: cfg.Token, NodeName: cfg.NodeName, NodeIPs: ips, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	settings, err := client.Settings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var cluster Cluster
+	if err := json.Unmarshal(settings, &cluster); err != nil {
+		return nil, fmt.Errorf("understand the server's settings: %w: the server and this agent must be of about the same version", err)
+	}
+	cluster.ServerURL = "https://" + balancerAddress
+	a, err := New(ctx, cfg, cluster, client, log)
+	if err != nil {
+		return nil, err
+	}
+	a.link = &link{servers: servers, client: client}
+	return a, nil
+}
+
+// Upstream is a joined node's way to its servers: the local address that leads to one of them, the list of them, and the tunnel
+// by which they reach this node.
+func (a *Agent) Upstream() ([]supervisor.Component, error) {
+	balancer, err := upstream.NewBalancer(upstream.BalancerConfig{Listen: balancerAddress, Servers: a.link.servers, Log: a.log})
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := kube.Config(a.certs.ControllerKubeconfig, "servers")
+	if err != nil {
+		return nil, err
+	}
+	follower, err := upstream.NewFollower(upstream.FollowerConfig{Client: cfg, Servers: a.link.servers, Log: a.log})
+	if err != nil {
+		return nil, err
+	}
+	t, err := tunnel.NewAgent(tunnel.AgentConfig{
+		Servers: a.link.servers, TLS: a.link.client.TLS, Targets: map[string]string{tunnel.TargetKubelet: kubeletAddress}, Log: a.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return []supervisor.Component{balancer, follower, supervisor.Restart(t, supervisor.RestartPolicy{Log: a.log})}, nil
+}
