@@ -76,12 +76,12 @@ func TestLifeOfAFile(t *testing.T) {
 
 	l.put("app.yaml", namespaceYAML+"---\n"+oneYAML)
 	l.configMap("one", "first")
-	l.messages("app", "Applied", "Invalid")
+	l.messages(r, "Applied", "Invalid")
 
 	l.remove("app.yaml")
 	l.noRecord("app.yaml")
 	l.configMap("one", "")
-	l.messages("app", "Removed")
+	l.messages(r, "Removed")
 }
 
 func TestRefusedFileChangesNothing(t *testing.T) {

@@ -224,12 +224,12 @@ func (l *lab) noRecord(source string) {
 	})
 }
 
-// messages waits for the Events about an add-on to hold all the reasons.
-func (l *lab) messages(addon string, reasons ...string) {
+// messages waits for the Events about an add-on to hold all the reasons. kubectl describe finds them by the UID.
+func (l *lab) messages(addon v1alpha1.AddOn, reasons ...string) {
 	l.t.Helper()
-	l.await("Events of "+addon, func() error {
+	l.await("Events of "+addon.Name, func() error {
 		events, err := l.client.Dynamic.Resource(eventsResource()).Namespace("default").List(context.Background(),
-			metav1.ListOptions{FieldSelector: "involvedObject.kind=AddOn,involvedObject.name=" + addon})
+			metav1.ListOptions{FieldSelector: "involvedObject.kind=AddOn,involvedObject.uid=" + string(addon.UID)})
 		if err != nil {
 			return err
 		}

@@ -159,14 +159,14 @@ func (p *pass) applyObjects(ctx context.Context, s step, early bool) error {
 		if manifest.Early(kube.RefOf(obj)) != early {
 			continue
 		}
-		ref, err := p.client.Apply(ctx, obj, kube.ApplyOptions{Manager: fieldManager})
+		live, err := p.client.Apply(ctx, obj, kube.ApplyOptions{Manager: fieldManager})
 		switch {
 		case kube.Unavailable(err):
 			return err
 		case err != nil:
-			r.errs = append(r.errs, fmt.Errorf("%s: %w", ref, err))
+			r.errs = append(r.errs, fmt.Errorf("%s: %w", kube.RefOf(obj), err))
 		default:
-			r.applied = append(r.applied, ref)
+			r.applied = append(r.applied, kube.RefOf(live))
 		}
 	}
 	return nil
@@ -255,7 +255,7 @@ func (p *pass) remove(ctx context.Context, s step, t *tracked) error {
 		return err
 	}
 	p.log.Info("add-on removed", "name", s.name, "objects", len(refs))
-	announce(ctx, p.client, s, "Removed", s.rel+" is gone or disabled: "+count(len(refs))+" removed", true, p.now)
+	announce(ctx, p.client, s.record, "Removed", s.rel+" is gone or disabled: "+count(len(refs))+" removed", true, p.now)
 	t.succeeded()
 	if !t.missingSince.IsZero() {
 		delete(p.inv, s.rel)
@@ -286,7 +286,7 @@ func (p *pass) tell(ctx context.Context, s step, t *tracked, o outcome, record *
 		t.said = o.message
 	}
 	if news {
-		announce(ctx, p.client, s, o.reason, o.message, good, p.now)
+		announce(ctx, p.client, record, o.reason, o.message, good, p.now)
 	}
 }
 

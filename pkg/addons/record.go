@@ -138,9 +138,10 @@ func listRecords(ctx context.Context, client *kube.Client) ([]v1alpha1.AddOn, er
 	return records, nil
 }
 
-// store writes the record if it says anything new.
+// store writes the record if it says anything new, and notes its UID.
 func store(ctx context.Context, client *kube.Client, record, old *v1alpha1.AddOn) error {
 	if sameRecord(record, old) {
+		record.UID = old.UID
 		return nil
 	}
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(record)
@@ -148,8 +149,12 @@ func store(ctx context.Context, client *kube.Client, record, old *v1alpha1.AddOn
 		return err
 	}
 	unstructured.RemoveNestedField(content, "metadata", "creationTimestamp")
-	_, err = client.Apply(ctx, &unstructured.Unstructured{Object: content}, kube.ApplyOptions{Manager: fieldManager})
-	return err
+	live, err := client.Apply(ctx, &unstructured.Unstructured{Object: content}, kube.ApplyOptions{Manager: fieldManager})
+	if err != nil {
+		return err
+	}
+	record.UID = live.GetUID()
+	return nil
 }
 
 func deleteRecord(ctx context.Context, client *kube.Client, name string) error {
@@ -161,20 +166,16 @@ func deleteRecord(ctx context.Context, client *kube.Client, name string) error {
 }
 
 // announce writes an Event about an AddOn. Events are for people: one that cannot be written is not an error.
-func announce(ctx context.Context, client *kube.Client, s step, reason, message string, good bool, now time.Time) {
+func announce(ctx context.Context, client *kube.Client, about *v1alpha1.AddOn, reason, message string, good bool, now time.Time) {
 	kind := corev1.EventTypeWarning
 	if good {
 		kind = corev1.EventTypeNormal
 	}
-	about := corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion().String(), Kind: v1alpha1.Kind, Name: s.name}
-	if s.record != nil {
-		about.UID = s.record.UID
-	}
 	at := metav1.NewTime(now)
 	event := &corev1.Event{
 		TypeMeta:       metav1.TypeMeta{APIVersion: "v1", Kind: "Event"},
-		ObjectMeta:     metav1.ObjectMeta{Name: fmt.Sprintf("%s.%x", s.name, now.UnixNano()), Namespace: metav1.NamespaceDefault},
-		InvolvedObject: about,
+		ObjectMeta:     metav1.ObjectMeta{Name: fmt.Sprintf("%s.%x", about.Name, now.UnixNano()), Namespace: metav1.NamespaceDefault},
+		InvolvedObject: corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion().String(), Kind: v1alpha1.Kind, Name: about.Name, UID: about.UID},
 		Reason:         cmp.Or(reason, "Unknown"),
 		Message:        shorten(message),
 		Type:           kind,

@@ -103,11 +103,11 @@ type ApplyOptions struct {
 }
 
 // Apply sends the object with server-side apply, taking over fields that other managers own, and refuses unknown fields.
-// It returns the ref with the namespace that the object really has.
-func (c *Client) Apply(ctx context.Context, obj *unstructured.Unstructured, opts ApplyOptions) (Ref, error) {
+// It returns the object as it is in the cluster then.
+func (c *Client) Apply(ctx context.Context, obj *unstructured.Unstructured, opts ApplyOptions) (*unstructured.Unstructured, error) {
 	resource, ref, err := c.Resource(RefOf(obj))
 	if err != nil {
-		return ref, err
+		return nil, err
 	}
 	if obj.GetNamespace() != ref.Namespace {
 		obj = obj.DeepCopy()
@@ -115,15 +115,14 @@ func (c *Client) Apply(ctx context.Context, obj *unstructured.Unstructured, opts
 	}
 	data, err := json.Marshal(obj)
 	if err != nil {
-		return ref, err
+		return nil, err
 	}
 	force := true
 	patch := metav1.PatchOptions{FieldManager: opts.Manager, Force: &force, FieldValidation: metav1.FieldValidationStrict}
 	if opts.DryRun {
 		patch.DryRun = []string{metav1.DryRunAll}
 	}
-	_, err = resource.Patch(ctx, ref.Name, types.ApplyPatchType, data, patch)
-	return ref, err
+	return resource.Patch(ctx, ref.Name, types.ApplyPatchType, data, patch)
 }
 
 // Prune removes the objects that owned accepts, in the order given, and returns those that are still there because an
