@@ -34,7 +34,8 @@ type Config struct {
 	// Synchronous is "FULL" (default: acknowledged writes survive a power cut) or "NORMAL" (they
 	// survive only a crash of the process, and cost no disk sync).
 	Synchronous string
-	// ProgressInterval is how often quiet watches hear of progress without asking. 0 means 5 s.
+	// ProgressInterval is how often quiet watches hear of progress without asking, which keeps what they
+	// know fresh enough to resume from. 0 means 30 s.
 	ProgressInterval time.Duration
 	// SnapshotDir keeps the snapshots. Empty means snapshots in Dir.
 	SnapshotDir string

@@ -28,6 +28,9 @@ func newGRPC() *grpc.Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Hour, Timeout: 20 * time.Second}),
 		grpc.MaxRecvMsgSize(2<<20), // 1.5 MiB for the request, the rest for its wrapping
 		grpc.MaxSendMsgSize(1<<31-1),
+		// the API server makes a connection for each resource: keep what an idle one costs small
+		grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(8<<10),
 	)
 }
 

@@ -35,7 +35,7 @@ type Config struct {
 	Hub   *watch.Hub
 	// ClientURL is what MemberList answers.
 	ClientURL string
-	// ProgressInterval is how often idle watches hear of progress without asking. 0 means 5 s.
+	// ProgressInterval is how often idle watches hear of progress without asking. 0 means 30 s.
 	ProgressInterval time.Duration
 	Log              *slog.Logger
 }
@@ -53,7 +53,7 @@ type Server struct {
 // New returns a server; Register adds its services to a gRPC server.
 func New(cfg Config) *Server {
 	if cfg.ProgressInterval == 0 {
-		cfg.ProgressInterval = 5 * time.Second
+		cfg.ProgressInterval = 30 * time.Second
 	}
 	return &Server{cfg: cfg, store: cfg.Store, hub: cfg.Hub}
 }
@@ -116,6 +116,15 @@ func (s *Server) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse,
 		Header: s.header(rev), Version: EmulatedVersion, StorageVersion: "3.6.0",
 		DbSize: database, DbSizeInUse: database, Leader: 1,
 	}, nil
+}
+
+// Alarm answers that there is none; a full disk is told to those who write.
+func (s *Server) Alarm(_ context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error) {
+	if r.Action != pb.AlarmRequest_GET {
+		return nil, status.Error(codes.Unimplemented, "alarms cannot be set or cleared")
+	}
+	rev, _ := s.store.Revisions()
+	return &pb.AlarmResponse{Header: s.header(rev)}, nil
 }
 
 // toStatus turns the errors of the store into those of etcd. What the disk says is for the log only.

@@ -12,7 +12,7 @@ func (s *Store) Compact(ctx context.Context, rev int64) error {
 	return s.Do(ctx, 0, func(tx *Tx) error { return tx.Compact(rev) })
 }
 
-// writerPatience is how long, in milliseconds, the writer waits for readers to let it empty the log.
+// writerPatience is how long, in milliseconds, the writer waits for a snapshot to let it empty the log.
 const writerPatience = 100
 
 const (
@@ -21,7 +21,7 @@ const (
 	sweepTime = 4 * time.Millisecond // what one step may take away from waiting writes
 	// Free pages are given back to the file system once they are this many and a third of the file;
 	// fewer are left for the next rows.
-	vacuumAbove = 4096
+	vacuumAbove = 2048
 )
 
 // sweeper deletes compacted rows, gives free pages back and keeps the write-ahead log small. It belongs
@@ -58,12 +58,14 @@ func (g *sweeper) afterCommit(w *writer) {
 }
 
 // boundLog empties the log when SQLite's own checkpoints could not keep it small because some read was
-// always active. It waits for reads, which are short, but not for a snapshot being taken.
+// always active. Only a snapshot being taken can prevent it, for the time that takes.
 func (g *sweeper) boundLog(w *writer) {
 	if time.Now().Before(g.logWait) || fileSize(w.s.cfg.Path+"-wal") <= g.walLimit {
 		return
 	}
-	busy, err := w.c.Integer("PRAGMA wal_checkpoint(TRUNCATE)")
+	var busy int64
+	var err error
+	w.s.withoutReads(func() { busy, err = w.c.Integer("PRAGMA wal_checkpoint(TRUNCATE)") })
 	if err != nil {
 		w.s.cfg.Log.Warn("cannot shorten the write-ahead log", "error", err)
 	}

@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"cmp"
 	"database/sql/driver"
 	"errors"
 	"fmt"
@@ -132,12 +133,7 @@ func (s *Store) keyValues(entries []keyindex.Entry, values bool) ([]*mvccpb.KeyV
 	if !values || len(kvs) == 0 {
 		return kvs, nil
 	}
-	c, err := s.reader()
-	if err != nil {
-		return nil, fmt.Errorf("open reader: %w", err)
-	}
-	defer func() { s.readers <- c }()
-	err = fillValues(c, kvs)
+	err := s.fillValues(kvs)
 	if sqlite.Malformed(err) {
 		s.fail(fmt.Errorf("read: %w", err))
 	}
@@ -147,17 +143,31 @@ func (s *Store) keyValues(entries []keyindex.Entry, values bool) ([]*mvccpb.KeyV
 	return kvs, nil
 }
 
-// reader waits for a free read connection. The caller gives it back through s.readers.
-func (s *Store) reader() (*sqlite.Conn, error) {
+// read runs do on a read connection, waiting for a free one.
+func (s *Store) read(do func(*sqlite.Conn) error) error {
 	c := <-s.readers
-	if c != nil {
-		return c, nil
+	if c == nil {
+		var err error
+		c, err = sqlite.Open(s.cfg.Path, "busy_timeout = 10000", "query_only = ON", "cache_size = -1024")
+		if err != nil {
+			s.readers <- nil
+			return fmt.Errorf("open reader: %w", err)
+		}
 	}
-	c, err := sqlite.Open(s.cfg.Path, "busy_timeout = 10000", "query_only = ON", "cache_size = -1024")
-	if err != nil {
-		s.readers <- nil
+	defer func() { s.readers <- c }()
+	return do(c)
+}
+
+// withoutReads runs do while nothing is being read, which takes as long to come as one chunk.
+func (s *Store) withoutReads(do func()) {
+	var held [maxReaders]*sqlite.Conn
+	for i := range held {
+		held[i] = <-s.readers
 	}
-	return c, err
+	do()
+	for _, c := range held {
+		s.readers <- c
+	}
 }
 
 const (
@@ -169,16 +179,14 @@ const (
 
 // fillValues reads the value of every element. Rows never change once written, so no snapshot is
 // needed over the whole list.
-func fillValues(c *sqlite.Conn, kvs []*mvccpb.KeyValue) error {
+func (s *Store) fillValues(kvs []*mvccpb.KeyValue) error {
 	if len(kvs) == 1 {
-		return fillOne(c, kvs[0])
+		return s.read(func(c *sqlite.Conn) error { return fillOne(c, kvs[0]) })
 	}
 	byRev := slices.Clone(kvs)
-	slices.SortFunc(byRev, func(a, b *mvccpb.KeyValue) int { return int(a.ModRevision - b.ModRevision) })
-	for len(byRev) > 0 {
-		chunk := byRev[:min(readChunk, len(byRev))]
-		byRev = byRev[len(chunk):]
-		if err := fillChunk(c, chunk); err != nil {
+	slices.SortFunc(byRev, func(a, b *mvccpb.KeyValue) int { return cmp.Compare(a.ModRevision, b.ModRevision) })
+	for chunk := range slices.Chunk(byRev, readChunk) {
+		if err := s.read(func(c *sqlite.Conn) error { return fillChunk(c, chunk) }); err != nil {
 			return err
 		}
 	}
