@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -13,6 +14,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 )
 
 // errNotAvailable is the code of the CNI specification 1.1, section STATUS, for
@@ -37,6 +40,9 @@ type Conf struct {
 	Routes []*types.Route `json:"routes,omitempty"`
 	// PodsDir is the kubelet's pods directory; see Request.
 	PodsDir string `json:"podsDir,omitempty"`
+	// StableMAC derives the hardware address of the pod's interface from its IP address. A pod that keeps its address in
+	// a new sandbox is otherwise out of reach for half a minute, until its neighbours forget the hardware address it had.
+	StableMAC bool `json:"stableMAC,omitempty"`
 }
 
 // StoreDir is the directory of a network's store below dataDir, for Open.
@@ -108,6 +114,11 @@ func cmdAdd(args *skel.CmdArgs) error {
 	if err != nil {
 		return fmt.Errorf("kedge-ipam: %w", err)
 	}
+	if conf.IPAM.StableMAC && args.Netns != "" {
+		if err := setMAC(args.Netns, args.IfName, macOf(addresses[0].Prefix.Addr())); err != nil {
+			return fmt.Errorf("kedge-ipam: %w", err)
+		}
+	}
 	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, Routes: conf.IPAM.Routes}
 	for _, a := range addresses {
 		result.IPs = append(result.IPs, &current.IPConfig{
@@ -116,6 +127,39 @@ func cmdAdd(args *skel.CmdArgs) error {
 		})
 	}
 	return types.PrintResult(result, conf.CNIVersion)
+}
+
+// macOf is a locally administered hardware address that belongs to an IP address: 0a:58 and an IPv4 address, 0a:59 and a
+// hash of an IPv6 address.
+func macOf(a netip.Addr) net.HardwareAddr {
+	if a.Is4() {
+		four := a.As4()
+		return append(net.HardwareAddr{0x0a, 0x58}, four[:]...)
+	}
+	sum := sha256.Sum256(a.AsSlice())
+	return append(net.HardwareAddr{0x0a, 0x59}, sum[:4]...)
+}
+
+// setMAC changes the pod's interface, which the calling plugin has made and not yet brought up.
+func setMAC(netnsPath, name string, mac net.HardwareAddr) error {
+	ns, err := netns.GetFromPath(netnsPath)
+	if err != nil {
+		return fmt.Errorf("open network namespace %s: %w", netnsPath, err)
+	}
+	defer ns.Close()
+	links, err := netlink.NewHandleAt(ns)
+	if err != nil {
+		return fmt.Errorf("open netlink in the pod's namespace: %w", err)
+	}
+	defer links.Close()
+	link, err := links.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find the pod's interface %s: %w", name, err)
+	}
+	if err := links.LinkSetHardwareAddr(link, mac); err != nil {
+		return fmt.Errorf("set hardware address of %s: %w", name, err)
+	}
+	return nil
 }
 
 func cmdDel(args *skel.CmdArgs) error {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -203,5 +204,22 @@ func BenchmarkAdd(b *testing.B) {
 		if out, err := call("ADD", dir, "uid", "s", "").Output(); err != nil {
 			b.Fatalf("%v: %s", err, out)
 		}
+	}
+}
+
+func TestHardwareAddressBelongsToTheIP(t *testing.T) {
+	for address, want := range map[string]string{
+		"10.42.0.2":   "0a:58:0a:2a:00:02",
+		"10.42.1.2":   "0a:58:0a:2a:01:02",
+		"fd00:42::2":  macOf(netip.MustParseAddr("fd00:42::2")).String(),
+		"fd00:42::2a": macOf(netip.MustParseAddr("fd00:42::2a")).String(),
+	} {
+		got := macOf(netip.MustParseAddr(address))
+		if got.String() != want || len(got) != 6 || got[0]&3 != 2 {
+			t.Errorf("%s: %s, want %s, of one interface and locally made", address, got, want)
+		}
+	}
+	if bytes.Equal(macOf(netip.MustParseAddr("fd00::1")), macOf(netip.MustParseAddr("fd00::2"))) {
+		t.Error("two addresses have one hardware address")
 	}
 }

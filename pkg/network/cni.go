@@ -33,7 +33,9 @@ func conflist(podCIDRs []netip.Prefix, ipamDir, podsDir string) ([]byte, error) 
 				"isDefaultGateway": true,
 				"hairpinMode":      true,
 				"forceAddress":     true,
-				"ipam":             map[string]any{"type": "kedge-ipam", "dataDir": ipamDir, "podsDir": podsDir, "ranges": ranges},
+				"ipam": map[string]any{
+					"type": "kedge-ipam", "dataDir": ipamDir, "podsDir": podsDir, "ranges": ranges, "stableMAC": true,
+				},
 			},
 			map[string]any{"type": "portmap", "backend": "nftables", "snat": true, "capabilities": map[string]bool{"portMappings": true}},
 		},
