@@ -155,6 +155,7 @@ func (s RangeSet) after(i int, a netip.Addr) (int, netip.Addr) {
 	return i, s[i].Start
 }
 
+// String lists the first and last addresses of the ranges.
 func (s RangeSet) String() string {
 	text := ""
 	for i, r := range s {
