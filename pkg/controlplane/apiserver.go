@@ -136,10 +136,17 @@ func (a *APIServer) config() (*apiapp.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build aggregator configuration: %w", err)
 	}
-	if a.Wrap != nil {
-		c.Aggregator.GenericConfig.BuildHandlerChainFunc = func(api http.Handler, g *genericapiserver.Config) http.Handler {
-			return a.Wrap(genericapiserver.DefaultBuildHandlerChain(api, g), g.Authentication.Authenticator)
+	kubelets, err := newNodeProxy(kube.Extra.KubeletClientConfig, cp.Generic.AdmissionControl)
+	if err != nil {
+		return nil, fmt.Errorf("build proxy to nodes: %w", err)
+	}
+	c.Aggregator.GenericConfig.BuildHandlerChainFunc = func(api http.Handler, g *genericapiserver.Config) http.Handler {
+		kubelets.next = api
+		chain := genericapiserver.DefaultBuildHandlerChain(kubelets, g)
+		if a.Wrap == nil {
+			return chain
 		}
+		return a.Wrap(chain, g.Authentication.Authenticator)
 	}
 	return c, nil
 }

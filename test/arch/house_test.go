@@ -55,6 +55,7 @@ support     scripts/payload
 support     scripts/testreport
 support     test/arch
 support     test/bench
+support     test/e2e/join
 support     test/e2e/site
 support     test/images
 support     test/images/echo
