@@ -142,12 +142,16 @@ func (a *Agent) kubelet() (supervisor.Component, error) {
 	if err != nil {
 		return nil, err
 	}
+	resolv, err := a.podResolvConf()
+	if err != nil {
+		return nil, err
+	}
 	return kubelet.New(kubelet.Config{
 		NodeName: a.cfg.NodeName, NodeIPs: a.cfg.NodeIPs,
 		Kubeconfig: a.certs.KubeletKubeconfig, ClientCA: a.certs.ClientCA,
 		ServingCert: a.certs.ServingKubelet.Cert, ServingKey: a.certs.ServingKubelet.Key,
 		CRISocket: ContainerdSocket, RootDir: a.paths.kubelet, StaticPodDir: a.paths.staticPods, PluginDir: a.paths.volumePlugins,
-		ClusterDNS: a.cluster.DNS, ClusterDomain: a.cluster.Domain, ResolvConf: a.resolvConf(), SystemdCgroup: kubelet.SystemdCgroup(),
+		ClusterDNS: a.cluster.DNS, ClusterDomain: a.cluster.Domain, ResolvConf: resolv, SystemdCgroup: kubelet.SystemdCgroup(),
 		Labels: labels, Taints: a.cfg.NodeTaints, ExtraArgs: a.cfg.KubeletArgs,
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/kedge-io/kedge/pkg/config"
+	"github.com/kedge-io/kedge/pkg/dns"
 )
 
 // What may be lost at a reboot is under /run; crictl and ctr look for the socket there.
@@ -23,6 +24,7 @@ type paths struct {
 	images, imagesCache                      string
 	cniConf, ipam                            string
 	kubelet, staticPods, volumePlugins       string
+	resolvConf                               string
 }
 
 func newPaths(dataDir string) paths {
@@ -37,6 +39,7 @@ func newPaths(dataDir string) paths {
 		ipam:             in("ipam"),
 		kubelet:          in("kubelet"),
 		staticPods:       in("pod-manifests"),
+		resolvConf:       in("etc", "resolv.conf"),
 		volumePlugins:    in("libexec", "kubernetes", "kubelet-plugins", "volume", "exec"),
 	}
 	// CSI drivers and monitoring manifests name this directory; only a node of its own kind has another.
@@ -57,6 +60,21 @@ func (a *Agent) resolvConf() string {
 		return resolved
 	}
 	return "/etc/resolv.conf"
+}
+
+// podResolvConf is the resolver file for pods that use the host's DNS: the one of the settings as it is, else the
+// host's without servers that cannot be reached from a pod.
+func (a *Agent) podResolvConf() (string, error) {
+	if a.cfg.ResolvConf != "" {
+		return a.cfg.ResolvConf, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(a.paths.resolvConf), 0o700); err != nil {
+		return "", fmt.Errorf("write pod resolver file: %w", err)
+	}
+	if err := os.WriteFile(a.paths.resolvConf, dns.PodResolvConf(a.resolvConf(), a.cluster.DNS), 0o644); err != nil {
+		return "", fmt.Errorf("write pod resolver file: %w", err)
+	}
+	return a.paths.resolvConf, nil
 }
 
 func parseLabels(in []string) (map[string]string, error) {

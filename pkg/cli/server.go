@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -64,15 +65,30 @@ func (p *program) start(l config.Log, machine check.Config, run func(context.Con
 	if err != nil {
 		return fmt.Errorf("set up the log: %w", err)
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends kedge at once
+	if err := awaitClock(ctx, machine, log); err != nil {
+		return err
+	}
 	unlock, err := takeDataDir(machine, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends kedge at once
 	return run(ctx, log)
+}
+
+// awaitClock waits until the clock of a machine that has been a site before can be right, as after a boot without a
+// battery clock, and moves it to the last known time when nobody else does. A machine that has not is refused by the checks.
+func awaitClock(ctx context.Context, machine check.Config, log *slog.Logger) error {
+	if known, err := certs.List(machine.DataDir); err != nil || len(known) == 0 {
+		return nil // an unreadable directory is what the checks are for
+	}
+	const patience = 30 * time.Second
+	return certs.WaitClock(ctx, certs.ClockConfig{
+		DataDir: machine.DataDir, BuildTime: machine.Built, Patience: patience, Step: certs.StepSystemClock, Log: log,
+	})
 }
 
 // takeDataDir makes sure that this kedge, and only this one, may work on the data directory of this machine.

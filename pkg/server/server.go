@@ -16,6 +16,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/config"
 	"github.com/kedge-io/kedge/pkg/controlplane"
 	"github.com/kedge-io/kedge/pkg/datastore"
+	"github.com/kedge-io/kedge/pkg/loadbalancer"
 	"github.com/kedge-io/kedge/pkg/storage"
 	"github.com/kedge-io/kedge/pkg/supervisor"
 )
@@ -104,6 +105,16 @@ func (s *Server) Controllers() ([]supervisor.Component, error) {
 		c, err := storage.New(storage.Config{Kubeconfig: s.certs.SupervisorKubeconfig, Paths: []string{s.cfg.DefaultLocalStoragePath}, Log: s.log})
 		if err != nil {
 			return nil, fmt.Errorf("prepare storage: %w", err)
+		}
+		parts = append(parts, c)
+	}
+	if !s.cfg.Disabled("servicelb") {
+		const ssh, kubelet = 22, 10250
+		c, err := loadbalancer.New(loadbalancer.Config{
+			Kubeconfig: s.certs.SupervisorKubeconfig, ReservedPorts: []int32{ssh, kubelet, int32(s.cfg.Port)}, Log: s.log,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("prepare load balancer: %w", err)
 		}
 		parts = append(parts, c)
 	}
