@@ -12,6 +12,7 @@
 //	s1.Apply(yaml); s1.AwaitPods("default", "app=web", 2)
 //	link := l.Link(shop, farm)
 //	link.Cut(); link.Heal()                          // the far side is silent
+//	farm.Uplink().Slow(slowlink.Quality{Delay: 25 * time.Millisecond, Rate: 10e6})
 //	a1.Kill(); a1.Start()                            // SIGKILL of kedge alone: its containers go on
 //	a1.Reboot(); a1.Start()                          // everything in the machine dies, /run is empty
 //

@@ -209,6 +209,9 @@ func (l *Lab) clean(unlock func()) {
 	}
 	all.Wait()
 	for _, s := range l.sites {
+		if s.uplink.slow != nil {
+			_ = s.uplink.slow.Close()
+		}
 		s.ns.Close()
 	}
 	if l.hub != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kedge-io/kedge/test/lab/slowlink"
 	"github.com/kedge-io/kedge/test/vm/control"
 )
 
@@ -125,6 +126,44 @@ func TestNATAndBytes(t *testing.T) {
 		if got.Sent < size || got.Sent > size*11/10 || got.Received > size/10 {
 			t.Errorf("%s counted %+v for %d bytes", name, got, size)
 		}
+	}
+}
+
+// TestSlowLine measures a round trip over a line with a delay, and that a cut holds there too.
+func TestSlowLine(t *testing.T) {
+	l := New(t)
+	s, farm := l.AddSite("town").AddNode("s", Server()), l.AddSiteBehindNAT("farm")
+	b := farm.AddNode("b", Agent())
+	listener, err := s.Listen("tcp", s.IP()+":7000")
+	l.must("listen", err)
+	defer func() { _ = listener.Close() }()
+	connect := func() time.Duration {
+		begin := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		conn, err := b.Dial(ctx, "tcp", listener.Addr().String())
+		l.must("connect", err)
+		_ = conn.Close()
+		return time.Since(begin)
+	}
+	quick := connect()
+	farm.Uplink().Slow(slowlink.Quality{Delay: 100 * time.Millisecond})
+	before := farm.Uplink().Bytes()
+	slow := connect()
+	if slow < 200*time.Millisecond || quick > 100*time.Millisecond {
+		t.Errorf("one round trip took %v, and %v with 100 ms of delay", quick, slow)
+	}
+	if got := farm.Uplink().Bytes().Since(before); got.Sent < 100 || got.Sent > 1000 {
+		t.Errorf("a connection cost %+v", got)
+	}
+	farm.Uplink().Cut()
+	if reaches(b, s) {
+		t.Error("reached over a cut line")
+	}
+	farm.Uplink().Heal()
+	farm.Uplink().Slow(slowlink.Quality{Loss: 1})
+	if reaches(b, s) {
+		t.Error("reached over a line that loses everything")
 	}
 }
 

@@ -241,7 +241,7 @@ func (n *Node) Bytes() Traffic {
 	link, err := n.site.ns.Links().LinkByName(n.cable())
 	n.lab.must("count bytes of "+n.name, err)
 	s := link.Attrs().Statistics // of the far end
-	return traffic(s.RxBytes, s.TxBytes, s.RxPackets, s.TxPackets)
+	return traffic(ethernetHeader, s.RxBytes, s.TxBytes, s.RxPackets, s.TxPackets)
 }
 
 // socketPair is one end as a connection and the other as a file to inherit.

@@ -21,6 +21,7 @@ type Site struct {
 const (
 	lanBridge = "lan"
 	wanCable  = "wan0"
+	wanSlow   = "wan1" // instead of wanCable, when the uplink is slow
 	hubIP     = "203.0.113.254"
 )
 
