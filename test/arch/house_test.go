@@ -65,6 +65,7 @@ support     test/lab/cgroup
 support     test/lab/machine
 support     test/lab/netns
 support     test/lab/node
+support     test/lab/slowlink
 support     test/vm
 support     test/vm/control
 support     test/vm/disk
