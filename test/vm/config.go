@@ -76,7 +76,7 @@ type sockets struct {
 
 // qemuArgs is the command line after the program's name. The machine starts paused.
 func qemuArgs(c Config, img Image, serialLog string, fd sockets) []string {
-	kernel := fmt.Sprintf("console=ttyS0 loglevel=5 panic=-1 mitigations=off net.ifnames=0 systemd.show_status=no systemd.hostname=%s %s",
+	kernel := fmt.Sprintf("console=ttyS0 loglevel=5 panic=-1 mitigations=off tsc=reliable net.ifnames=0 systemd.show_status=no systemd.journald.forward_to_console=1 systemd.hostname=%s %s",
 		c.Name, c.KernelArgs)
 	args := []string{
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35", "-nodefaults", "-no-user-config", "-display", "none",

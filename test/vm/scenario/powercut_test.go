@@ -125,7 +125,7 @@ func await(t *testing.T, what string, limit time.Duration, ok func(context.Conte
 		select {
 		case <-ctx.Done():
 			t.Fatalf("%s: not within %v: %v", what, limit, err)
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(time.Second):
 		}
 	}
 }
