@@ -198,6 +198,20 @@ build_nft() {
 	check_nft
 }
 
+# copy_licences puts the terms of Debian's programs and libraries, and the versions
+# whose source packages Debian keeps, beside them.
+copy_licences() {
+	local package found
+	echo "  licences"
+	for package in $NFT_PACKAGES libseccomp-dev; do
+		found=/usr/share/doc/$package/copyright
+		[ -z "$SUFFIX" ] || [ "$package" = libseccomp-dev ] || found=build/sysroot/$ARCH$found
+		[ -e "$found" ] || { echo "build-payload: $found is missing: install $package again, with its documentation" >&2; exit 1; }
+		printf '\n==== Debian package %s\n\n' "$(debian_versions | grep "^$package " || echo "$package")"
+		cat "$found"
+	done >"$STAGE/lib/nft/LICENCES"
+}
+
 # check_nft fails when Debian's nft has come to need a library that is not listed.
 check_nft() {
 	local need
@@ -234,6 +248,7 @@ build_runc
 build_go_programs
 build_cni
 build_nft
+copy_licences
 build_pause
 payload_tool manifest -dir "$STAGE" -pause "$PAUSE_IMAGE:$PAUSE_VERSION" -lazy bin/crictl
 
