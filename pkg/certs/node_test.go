@@ -18,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kedge-io/kedge/test/golden"
 )
 
 func nodeConfig(t *testing.T, s *Server, dataDir string) NodeConfig {
@@ -73,7 +75,7 @@ func TestEnsureNodeMakesEverythingOnce(t *testing.T) {
 			t.Errorf("%s: mode %v, %v", pair.Key, info.Mode(), err)
 		}
 	}
-	golden(t, "kubelet.kubeconfig", strings.ReplaceAll(first["agent/kubelet.kubeconfig"], cfg.DataDir, "/var/lib/kedge"))
+	golden.Check(t, "kubelet.kubeconfig", strings.ReplaceAll(first["agent/kubelet.kubeconfig"], cfg.DataDir, "/var/lib/kedge"))
 }
 
 func TestNodeStartsWithoutItsServer(t *testing.T) {

@@ -3,7 +3,6 @@ package certs
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"flag"
 	"io/fs"
 	"math/rand/v2"
 	"net"
@@ -16,9 +15,9 @@ import (
 	"strings"
 	"testing"
 	"time"
-)
 
-var update = flag.Bool("update", false, "rewrite golden files")
+	"github.com/kedge-io/kedge/test/golden"
+)
 
 const killedChild = "KEDGE_TEST_CERTS_CHILD"
 
@@ -107,25 +106,8 @@ func TestEnsureServerMakesEverythingOnce(t *testing.T) {
 			}
 		}
 	})
-	golden(t, "server-files.txt", strings.Join(names, "\n")+"\n")
-	golden(t, "controller.kubeconfig", strings.ReplaceAll(first["server/cred/controller.kubeconfig"], cfg.DataDir, "/var/lib/kedge"))
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs; run with -update if this is meant\ngot:\n%s\nwant:\n%s", name, got, want)
-	}
+	golden.Check(t, "server-files.txt", strings.Join(names, "\n")+"\n")
+	golden.Check(t, "controller.kubeconfig", strings.ReplaceAll(first["server/cred/controller.kubeconfig"], cfg.DataDir, "/var/lib/kedge"))
 }
 
 func TestServingAndClientCertificatesWorkOverTLS(t *testing.T) {

@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,26 +13,8 @@ import (
 
 	"github.com/kedge-io/kedge/pkg/agent"
 	"github.com/kedge-io/kedge/pkg/config"
+	"github.com/kedge-io/kedge/test/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(want) != got {
-		t.Errorf("%s differs, run with -update and read the difference; got\n%s", path, got)
-	}
-}
 
 // run runs kedge with a config file that is empty, and returns its output.
 func run(t *testing.T, args ...string) (string, error) {
@@ -54,13 +35,13 @@ func TestManualsAreComplete(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		golden(t, command+".txt", out)
+		golden.Check(t, command+".txt", out)
 	}
 	out, err := run(t)
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "overview.txt", out)
+	golden.Check(t, "overview.txt", out)
 	for _, command := range []string{"status", "check-config", "version", "completion"} {
 		out, err := run(t, command, "-h")
 		if err != nil || !strings.HasPrefix(out, "kedge "+command+" - ") {

@@ -20,6 +20,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/config"
 	"github.com/kedge-io/kedge/pkg/status"
 	"github.com/kedge-io/kedge/pkg/supervisor"
+	"github.com/kedge-io/kedge/test/golden"
 )
 
 func TestStatusExitCodes(t *testing.T) {
@@ -73,7 +74,7 @@ func TestPrintStatus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "status.txt", b.String())
+	golden.Check(t, "status.txt", b.String())
 }
 
 func TestCheckConfigExitCode(t *testing.T) {
@@ -90,7 +91,7 @@ func TestCheckConfigExitCode(t *testing.T) {
 	if err := p.checkConfig(rows, "table"); ExitCode(err) != 1 {
 		t.Errorf("%v", err)
 	}
-	golden(t, "check-config.txt", b.String())
+	golden.Check(t, "check-config.txt", b.String())
 	b.Reset()
 	if err := p.checkConfig(rows, "json"); ExitCode(err) != 1 || !strings.Contains(b.String(), `"outcome": "fail"`) {
 		t.Errorf("%v %s", err, &b)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kedge-io/kedge/pkg/config"
 	"github.com/kedge-io/kedge/pkg/join"
+	"github.com/kedge-io/kedge/test/golden"
 )
 
 func TestRotateToken(t *testing.T) {
@@ -71,7 +72,7 @@ func TestPrintTokens(t *testing.T) {
 	}, now); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "tokens.txt", b.String())
+	golden.Check(t, "tokens.txt", b.String())
 }
 
 func TestNodeIDIsKept(t *testing.T) {

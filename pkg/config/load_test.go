@@ -2,11 +2,12 @@ package config
 
 import (
 	"encoding/json"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/kedge-io/kedge/test/golden"
 )
 
 // isolated are sources that see nothing of this machine.
@@ -19,28 +20,14 @@ func isolated(t *testing.T, env map[string]string, flags map[string][]string) So
 	}
 }
 
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-func golden(t *testing.T, name string, got any) {
+func checkJSON(t *testing.T, name string, got any) {
 	t.Helper()
 	data, err := json.MarshalIndent(got, "", "  ")
 	if err != nil {
 		t.Fatal(err)
 	}
 	data = append(data, '\n')
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, data, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(want) != string(data) {
-		t.Errorf("%s differs, run with -update and read the difference; got\n%s", path, data)
-	}
+	golden.Check(t, name, string(data))
 }
 
 func TestDefaults(t *testing.T) {
@@ -48,7 +35,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "defaults.json", cfg)
+	checkJSON(t, "defaults.json", cfg)
 }
 
 func TestMergeOfFileEnvironmentAndFlags(t *testing.T) {
@@ -69,7 +56,7 @@ func TestMergeOfFileEnvironmentAndFlags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "merged.json", cfg)
+	checkJSON(t, "merged.json", cfg)
 }
 
 func TestConfigFileFromEnvironment(t *testing.T) {

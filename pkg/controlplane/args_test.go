@@ -1,15 +1,12 @@
 package controlplane
 
 import (
-	"flag"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+	"github.com/kedge-io/kedge/test/golden"
+)
 
 func example() Config {
 	return Config{
@@ -27,21 +24,9 @@ func example() Config {
 	}
 }
 
-func golden(t *testing.T, name string, args []string) {
+func checkArgs(t *testing.T, name string, args []string) {
 	t.Helper()
-	got, path := strings.Join(args, "\n")+"\n", filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs, run with -update and read the diff; got:\n%s", path, got)
-	}
+	golden.Check(t, name, strings.Join(args, "\n")+"\n")
 }
 
 func TestArgumentsGolden(t *testing.T) {
@@ -51,11 +36,11 @@ func TestArgumentsGolden(t *testing.T) {
 	several.EtcdEndpoint, several.EtcdCAFile, several.EtcdCertFile, several.EtcdKeyFile = "https://etcd:2379", "/e/ca", "/e/crt", "/e/key"
 	several.ClusterCIDRs = append(several.ClusterCIDRs, netip.MustParsePrefix("fd42::/48"))
 	several.APIServerArgs = []string{"v=4", "--audit-log-path=-"}
-	golden(t, "apiserver.one.txt", apiServerArgs(one))
-	golden(t, "apiserver.several.txt", apiServerArgs(several))
-	golden(t, "controller-manager.one.txt", controllerManagerArgs(one))
-	golden(t, "controller-manager.several.txt", controllerManagerArgs(several))
-	golden(t, "scheduler.one.txt", schedulerArgs(one))
+	checkArgs(t, "apiserver.one.txt", apiServerArgs(one))
+	checkArgs(t, "apiserver.several.txt", apiServerArgs(several))
+	checkArgs(t, "controller-manager.one.txt", controllerManagerArgs(one))
+	checkArgs(t, "controller-manager.several.txt", controllerManagerArgs(several))
+	checkArgs(t, "scheduler.one.txt", schedulerArgs(one))
 }
 
 func TestUserArgumentsAreLastSoThatTheyWin(t *testing.T) {

@@ -2,15 +2,12 @@ package cri
 
 import (
 	"context"
-	"flag"
-	"os"
-	"path/filepath"
 	"testing"
 
 	serverconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+	"github.com/kedge-io/kedge/test/golden"
+)
 
 func example() Config {
 	return Config{
@@ -25,21 +22,9 @@ func TestConfigurationGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join("testdata", "config.toml")
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(got) != string(want) {
-		t.Errorf("%s differs, run with -update and read the diff; got:\n%s", path, got)
-	}
+	golden.Check(t, "config.toml", string(got))
 	var cfg serverconfig.Config
-	if err := serverconfig.LoadConfig(context.Background(), path, &cfg); err != nil {
+	if err := serverconfig.LoadConfig(context.Background(), "testdata/config.toml", &cfg); err != nil {
 		t.Errorf("containerd does not accept it: %v", err)
 	}
 	if cfg.Root != "/d/containerd" || cfg.Version != 4 {

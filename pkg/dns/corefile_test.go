@@ -1,35 +1,15 @@
 package dns
 
 import (
-	"flag"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/coredns/caddy/caddyfile"
+
+	"github.com/kedge-io/kedge/test/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs, run with -update to accept:\n%s", path, got)
-	}
-}
 
 func spec() corefileSpec {
 	return corefileSpec{
@@ -41,13 +21,13 @@ func spec() corefileSpec {
 
 func TestRenderCorefile(t *testing.T) {
 	plain := spec()
-	golden(t, "plain.corefile", renderCorefile(plain))
+	golden.Check(t, "plain.corefile", renderCorefile(plain))
 
 	alone := spec()
 	alone.upstreams = nil
 	alone.domain, alone.port = "edge.example", 5300
 	alone.listen = append(alone.listen, netip.MustParseAddr("fd43::a"))
-	golden(t, "no-upstream-dual-stack.corefile", renderCorefile(alone))
+	golden.Check(t, "no-upstream-dual-stack.corefile", renderCorefile(alone))
 
 	full := spec()
 	full.custom = parseCustom(map[string]string{
@@ -62,7 +42,7 @@ func TestRenderCorefile(t *testing.T) {
 	if want := []string{"ready"}; !reflect.DeepEqual(full.custom.ignored, want) {
 		t.Errorf("ignored %q, want %q", full.custom.ignored, want)
 	}
-	golden(t, "custom.corefile", renderCorefile(full))
+	golden.Check(t, "custom.corefile", renderCorefile(full))
 }
 
 func TestParseCustomRefuses(t *testing.T) {

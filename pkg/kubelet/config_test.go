@@ -1,17 +1,14 @@
 package kubelet
 
 import (
-	"flag"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"sigs.k8s.io/yaml"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+	"github.com/kedge-io/kedge/test/golden"
+)
 
 func example() Config {
 	return Config{
@@ -32,19 +29,7 @@ func TestSettingsGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join("testdata", "settings.yaml")
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(got) != string(want) {
-		t.Errorf("%s differs, run with -update and read the diff; got:\n%s", path, got)
-	}
+	golden.Check(t, "settings.yaml", string(got))
 }
 
 func TestUserArgumentsWin(t *testing.T) {

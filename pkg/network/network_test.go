@@ -1,15 +1,14 @@
 package network
 
 import (
-	"flag"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+	"github.com/kedge-io/kedge/test/golden"
+)
 
 func prefixes(in ...string) []netip.Prefix {
 	out := make([]netip.Prefix, len(in))
@@ -17,23 +16,6 @@ func prefixes(in ...string) []netip.Prefix {
 		out[i] = netip.MustParsePrefix(s)
 	}
 	return out
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs, run with -update and read the diff; got:\n%s", path, got)
-	}
 }
 
 func TestConflistGolden(t *testing.T) {
@@ -45,17 +27,17 @@ func TestConflistGolden(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		golden(t, name, string(got))
+		golden.Check(t, name, string(got))
 	}
 }
 
 func TestMasqueradeGolden(t *testing.T) {
-	golden(t, "masquerade.nft", masqueradeRules(prefixes("10.42.0.0/16", "fd42::/48")))
+	golden.Check(t, "masquerade.nft", masqueradeRules(prefixes("10.42.0.0/16", "fd42::/48")))
 }
 
 func TestProxyArgumentsGolden(t *testing.T) {
 	c := ProxyConfig{NodeName: "edge1", NodeIP: netip.MustParseAddr("10.0.0.1"), Kubeconfig: "/d/proxy", ClusterCIDRs: prefixes("10.42.0.0/16"), ExtraArgs: []string{"v=2"}}
-	golden(t, "kube-proxy.txt", strings.Join(proxyArgs(c), "\n")+"\n")
+	golden.Check(t, "kube-proxy.txt", strings.Join(proxyArgs(c), "\n")+"\n")
 }
 
 func TestConflistIsWrittenOnceAndKept(t *testing.T) {

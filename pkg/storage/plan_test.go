@@ -1,9 +1,6 @@
 package storage
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,9 +10,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+	"github.com/kedge-io/kedge/test/golden"
+)
 
 var paths = []string{"/var/lib/kedge/storage", "/mnt/ssd"}
 
@@ -55,19 +52,7 @@ func TestNewVolume(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join("testdata", "volume.yaml")
-	if *update {
-		if err := os.WriteFile(file, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(got) != string(want) {
-		t.Errorf("%s differs, run with -update to accept:\n%s", file, got)
-	}
+	golden.Check(t, "volume.yaml", string(got))
 }
 
 func TestNewVolumeFollowsItsClass(t *testing.T) {

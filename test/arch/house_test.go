@@ -57,6 +57,7 @@ support     test/arch
 support     test/bench
 support     test/e2e/join
 support     test/e2e/site
+support     test/golden
 support     test/images
 support     test/images/echo
 support     test/images/make
