@@ -23,9 +23,9 @@
 // A machine: process 1 is test/lab/node, which serves test/vm/control on an inherited socket. The host's files are there read-only; /etc, /var and
 // /tmp are the machine's own and outlive its reboots; /run, /opt and /root are empty at every boot. The kedge under test is at /opt/kedge/bin/kedge, its
 // log in /var/log/kedge.log. The control groups of a machine lie below kedge-lab-RUN/NAME in every hierarchy and are the root of its cgroup
-// namespace, so that each kubelet has a /kubepods of its own, on cgroup version 1 as on version 2.
+// namespace, so that each kubelet has a /kubepods of its own.
 //
-// What all machines share with the host: the kernel with its modules, the clock, the page cache (for an honest power cut use test/vm), /dev, and the sysctls
+// What all machines share with the host: the kernel with its modules, the clock, which no machine may set, the page cache (for an honest power cut use test/vm), /dev, and the sysctls
 // outside net; a kubelet sets vm.overcommit_memory=1, kernel.panic=10 and kernel.panic_on_oops=1.
 //
 // Everything ends with the test process, however that ends: machines by their control socket, networks because nothing else holds them. The

@@ -25,6 +25,7 @@ func TestMachines(t *testing.T) {
 		{"touch /usr/x 2>&1", "touch: cannot touch '/usr/x': Read-only file system"},
 		{"ip -o -4 addr show dev eth0 | awk '{print $4}'", "172.20.1.11/24"},
 		{"mkdir -p /etc/kedge && echo kept > /etc/kedge/x && echo kept > /var/lib/x && echo lost > /run/x", ""},
+		{"date -s @$(date +%s) >/dev/null 2>&1 || echo refused", "refused"},
 		{"unshare -m true && mount -t tmpfs x /mnt && umount /mnt", ""},
 	} {
 		if got, err := a.Run("sh", "-c", c.command+"; true"); strings.TrimSpace(got) != c.want || err != nil {

@@ -3,16 +3,10 @@ package site
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,7 +37,7 @@ func TestBadInput(t *testing.T) {
 	s.s1.Stop()
 	for _, r := range refusals() {
 		t.Run(r.name, func(t *testing.T) {
-			if r.release && !strings.Contains(s.s1.Kedge("version"), "v1.") {
+			if r.release && strings.Contains(s.s1.Kedge("version"), "dev\n") {
 				t.Skip("this kedge was built without a version: use scripts/build.sh")
 			}
 			before := s.fingerprint(t)
@@ -77,7 +71,6 @@ func refusals() []refusal {
 		{name: "read-only data directory", argv: server(), says: []string{"data directory", "read-only file system", "choose another --data-dir"},
 			before: withReadOnly("/var/lib/kedge")},
 		{name: "data of a newer version", argv: server(), says: []string{"/var/lib/kedge", "v99.1.0", "newer"}, release: true, before: withFile("/var/lib/kedge/version", "v99.1.0+kedge1\n")},
-		{name: "clock before the site was made", argv: server("--data-dir", "/var/lib/future"), says: []string{"clock", "set the clock"}, before: withFutureAuthority("/var/lib/future")},
 		{name: "not root", argv: []string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "kedge", "server"}, says: []string{"must run as root", "sudo"}},
 	}
 }
@@ -128,24 +121,6 @@ func withReadOnly(dir string) func(*scene) func() {
 	return func(s *scene) func() {
 		s.s1.Exec("sh", "-c", `mount --bind "$0" "$0" && mount -o remount,bind,ro "$0"`, dir)
 		return func() { s.s1.Exec("umount", dir) }
-	}
-}
-
-// withFutureAuthority makes a data directory whose authority will be made in ten years, as seen by a clock that is ten years slow.
-func withFutureAuthority(dir string) func(*scene) func() {
-	return func(s *scene) func() {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			s.Fatal(err)
-		}
-		later := time.Now().AddDate(10, 0, 0)
-		template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: later, NotAfter: later.AddDate(10, 0, 0), IsCA: true}
-		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-		if err != nil {
-			s.Fatal(err)
-		}
-		cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-		return withFile(dir+"/server/tls/server-ca.crt", string(cert))(s)
 	}
 }
 

@@ -73,6 +73,10 @@ func boot() error {
 	if err := json.NewDecoder(os.NewFile(ConfigFD, "config")).Decode(&cfg); err != nil {
 		return fmt.Errorf("read configuration: %w", err)
 	}
+	// The clock is the host's. No program that is started from here on may set it.
+	if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_TIME, 0, 0, 0); err != nil {
+		return fmt.Errorf("drop CAP_SYS_TIME: %w", err)
+	}
 	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
 		return fmt.Errorf("make cgroup namespace: %w", err)
 	}
