@@ -17,6 +17,16 @@ ExecStart=/usr/bin/systemd-socket-activate -l 7 -a --inetd cat
 WantedBy=multi-user.target
 `
 
+// not turns success into failure.
+func not(do func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if do(ctx) == nil {
+			return errors.New("they still talk")
+		}
+		return nil
+	}
+}
+
 // TestSegment lets two machines talk over a segment and interrupts it in both ways.
 func TestSegment(t *testing.T) {
 	vm.Require(t)
@@ -45,12 +55,7 @@ func TestSegment(t *testing.T) {
 		}
 		return echo(conn)
 	}
-	silent := func(ctx context.Context) error {
-		if talk(ctx) == nil {
-			return errors.New("they still talk")
-		}
-		return nil
-	}
+	silent := not(talk)
 	steps := []struct {
 		name string
 		do   func()
