@@ -35,21 +35,16 @@ func (s *Server) rangeAt(r *pb.RangeRequest, at int64) (*pb.RangeResponse, error
 	if arranged {
 		limit = 0
 	}
-	kvs, page, err := s.store.Range(key, end, at, limit, !r.KeysOnly)
+	values := !r.KeysOnly || arranged && r.SortTarget == pb.RangeRequest_VALUE
+	kvs, page, err := s.store.Range(key, end, at, limit, values)
 	if err != nil {
 		return nil, err
 	}
+	resp := &pb.RangeResponse{Header: s.header(page.Rev), Kvs: kvs, Count: page.Count, More: int64(len(kvs)) < page.Count}
 	if arranged {
-		kvs = arrange(r, kvs)
-		if r.Limit > 0 && int64(len(kvs)) > r.Limit {
-			kvs = kvs[:r.Limit:r.Limit]
-			return &pb.RangeResponse{Header: s.header(page.Rev), Kvs: kvs, Count: page.Count, More: true}, nil
-		}
-		return &pb.RangeResponse{Header: s.header(page.Rev), Kvs: kvs, Count: page.Count}, nil
+		resp.Kvs, resp.More = arrange(r, kvs)
 	}
-	return &pb.RangeResponse{
-		Header: s.header(page.Rev), Kvs: kvs, Count: page.Count, More: int64(len(kvs)) < page.Count,
-	}, nil
+	return resp, nil
 }
 
 // needsArranging tells whether the answer is more than a range of keys in their order.
@@ -60,8 +55,8 @@ func needsArranging(r *pb.RangeRequest) bool {
 	return filtered || (sorted && !byKey)
 }
 
-// arrange filters and sorts as the request says.
-func arrange(r *pb.RangeRequest, kvs []*mvccpb.KeyValue) []*mvccpb.KeyValue {
+// arrange filters, sorts and cuts as the request says, and tells whether it cut anything off.
+func arrange(r *pb.RangeRequest, kvs []*mvccpb.KeyValue) (arranged []*mvccpb.KeyValue, more bool) {
 	outside := func(v, low, high int64) bool { return v < low || (high != 0 && v > high) }
 	kvs = slices.DeleteFunc(kvs, func(kv *mvccpb.KeyValue) bool {
 		return outside(kv.ModRevision, r.MinModRevision, r.MaxModRevision) ||
@@ -86,7 +81,15 @@ func arrange(r *pb.RangeRequest, kvs []*mvccpb.KeyValue) []*mvccpb.KeyValue {
 		}
 		return compare(a, b)
 	})
-	return kvs
+	if r.Limit > 0 && int64(len(kvs)) > r.Limit {
+		kvs, more = kvs[:r.Limit], true
+	}
+	if r.KeysOnly {
+		for _, kv := range kvs {
+			kv.Value = nil
+		}
+	}
+	return kvs, more
 }
 
 // Put implements etcdserverpb.KVServer.
@@ -249,16 +252,10 @@ func (s *Server) applyRange(tx *mvcc.Tx, r *pb.RangeRequest) (*pb.RangeResponse,
 		if err != nil {
 			return nil, err
 		}
-		if r.KeysOnly {
-			kv.Value = nil
-		}
 		resp.Kvs = append(resp.Kvs, kv)
 	}
-	if needsArranging(r) {
-		resp.Kvs = arrange(r, resp.Kvs)
-	}
-	if r.Limit > 0 && int64(len(resp.Kvs)) > r.Limit {
-		resp.Kvs, resp.More = resp.Kvs[:r.Limit], true
+	if r.Limit > 0 || r.KeysOnly || needsArranging(r) {
+		resp.Kvs, resp.More = arrange(r, resp.Kvs)
 	}
 	return resp, nil
 }

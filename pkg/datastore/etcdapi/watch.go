@@ -73,6 +73,10 @@ func (s *Server) createWatch(stream *watch.Stream, r *pb.WatchCreateRequest, las
 		stream.Refuse(keyindex.ErrCompacted)
 		return lastID
 	}
+	if end := string(r.RangeEnd); end != "" && end != "\x00" && string(r.Key) >= end {
+		stream.Refuse(watch.ErrEmptyRange)
+		return lastID
+	}
 	opts := watch.Options{
 		ID: r.WatchId, Key: string(r.Key), End: string(r.RangeEnd), Start: r.StartRevision,
 		PrevKV: r.PrevKv, Progress: r.ProgressNotify,

@@ -22,8 +22,13 @@ const (
 	Refused              // the watch was never created; WatchID is -1
 )
 
-// ErrTaken says that a stream has a watch with the wanted ID already.
-var ErrTaken = errors.New("watch id is in use")
+// Reasons to refuse a watch, in etcd's words.
+var (
+	// ErrTaken says that a stream has a watch with the wanted ID already.
+	ErrTaken = errors.New("mvcc: duplicate watch ID provided on the WatchStream")
+	// ErrEmptyRange says that no key can lie in the wanted range.
+	ErrEmptyRange = errors.New("mvcc: watcher range is empty")
+)
 
 // AllWatches is the WatchID of a Progress that holds for the whole stream.
 const AllWatches = -1
