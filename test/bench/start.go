@@ -79,10 +79,8 @@ func (b *bench) every(interval time.Duration, what string, done func() error) er
 // awaitAPI waits until /readyz answers 200.
 func (b *bench) awaitAPI(n *lab.Node) (client *kubernetes.Clientset, err error) {
 	err = b.every(10*time.Millisecond, "API", func() error {
-		if client == nil {
-			if client, err = n.Client(); err != nil {
-				return err
-			}
+		if client, err = n.Client(); err != nil {
+			return err
 		}
 		return client.RESTClient().Get().AbsPath("/readyz").Do(b.ctx).Error()
 	})

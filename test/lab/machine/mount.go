@@ -125,6 +125,12 @@ func mountEtc(cfg Config) error {
 	if err := unix.Mount("overlay", "/etc", "overlay", 0, options); err != nil {
 		return fmt.Errorf("mount /etc: %w", err)
 	}
+	// A site of the host is not this machine's: its settings are hidden once, before the machine has its own.
+	if _, err := os.Lstat(fdPath(layer) + "/kedge"); errors.Is(err, fs.ErrNotExist) {
+		if err := os.RemoveAll("/etc/kedge"); err != nil {
+			return fmt.Errorf("hide the host's /etc/kedge: %w", err)
+		}
+	}
 	id := sha256.Sum256([]byte(cfg.State))
 	hosts := append([]string{"127.0.0.1 localhost", "::1 localhost", "127.0.1.1 " + cfg.Hostname}, cfg.Hosts...)
 	for name, text := range map[string]string{
