@@ -41,6 +41,9 @@ func New(cfg Config, log *slog.Logger) (*Containerd, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := makeState(cfg.State); err != nil {
+		return nil, fmt.Errorf("make containerd state directory: %w", err)
+	}
 	for _, dir := range []string{filepath.Dir(cfg.ConfigFile), filepath.Dir(cfg.Socket), cfg.CNIConfDir} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make containerd directory: %w", err)
@@ -57,6 +60,28 @@ func New(cfg Config, log *slog.Logger) (*Containerd, error) {
 		return nil, fmt.Errorf("prepare CRI client: %w", err)
 	}
 	return &Containerd{cfg: cfg, log: log, conn: conn}, nil
+}
+
+// makeState makes containerd's state directory and lets everyone pass through it and its parent: the root file system of a pod
+// lies below, and the first process of one in a user namespace is not root here.
+func makeState(dir string) error {
+	const pass = 0o011
+	if err := os.MkdirAll(dir, 0o700|pass); err != nil {
+		return err
+	}
+	for _, d := range []string{filepath.Dir(dir), dir} {
+		info, err := os.Stat(d)
+		if err != nil {
+			return err
+		}
+		if info.Mode()&pass == pass {
+			continue
+		}
+		if err := os.Chmod(d, info.Mode()|pass); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Name implements supervisor.Component.
