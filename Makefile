@@ -42,6 +42,10 @@ lab: build ## run the scenarios in network namespaces; RUN=Name chooses
 vm-%: test-deps build ## run one scenario in a virtual machine, for example make vm-site
 	@KEDGE_VM=1 scripts/test.sh -run '(?i)$*' ./test/vm/...
 
+.PHONY: critest
+critest: test-deps build ## run the CRI conformance suite against containerd of bin/kedge (root)
+	@KEDGE_CONFORMANCE=1 go test -v -count=1 -vet=off -timeout 60m -run TestCRIConformance ./test/conformance/critest
+
 .PHONY: bench
 bench: build ## measure the built binary; prints a table and writes bench/latest.json (root)
 	@go run ./test/bench $(ARGS)

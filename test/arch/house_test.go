@@ -55,6 +55,8 @@ support     scripts/payload
 support     scripts/testreport
 support     test/arch
 support     test/bench
+support     test/conformance/critest
+support     test/conformance/critest/guest
 support     test/e2e/join
 support     test/e2e/site
 support     test/golden

@@ -42,7 +42,7 @@ type Image struct {
 type Entry struct {
 	// Path has no leading slash.
 	Path string
-	// Mode is the permission bits, with fs.ModeDir for a directory.
+	// Mode is the permission bits, with fs.ModeDir for a directory and fs.ModeSetuid for a program that runs as its owner.
 	Mode fs.FileMode
 	// Sticky sets the sticky bit of a directory.
 	Sticky bool
@@ -93,6 +93,9 @@ func tarOf(entries []Entry) ([]byte, error) {
 	archive := tar.NewWriter(&buffer)
 	for _, e := range entries {
 		header := &tar.Header{Name: e.Path, Mode: int64(e.Mode.Perm()), Format: tar.FormatUSTAR}
+		if e.Mode&fs.ModeSetuid != 0 {
+			header.Mode |= 0o4000
+		}
 		switch {
 		case e.Mode.IsDir():
 			header.Typeflag, header.Name = tar.TypeDir, e.Path+"/"

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -119,6 +120,20 @@ func TestOCIArchive(t *testing.T) {
 	}
 	if blobs != 3 || !strings.Contains(index, `"io.containerd.image.name": "kedge.local/one:1"`) {
 		t.Errorf("%d blobs, index %s", blobs, index)
+	}
+}
+
+func TestModes(t *testing.T) {
+	data, err := tarOf([]Entry{{Path: "tmp", Mode: fs.ModeDir | 0o777, Sticky: true}, {Path: "su", Mode: fs.ModeSetuid | 0o755}, {Path: "a", Mode: 0o640}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader := tar.NewReader(bytes.NewReader(data))
+	for _, want := range []int64{0o1777, 0o4755, 0o640} {
+		header, err := reader.Next()
+		if err != nil || header.Mode != want {
+			t.Errorf("%+v, %v, want mode %o", header, err, want)
+		}
 	}
 }
 
