@@ -14,12 +14,16 @@ import (
 	"github.com/kedge-io/kedge/pkg/datastore/watch"
 )
 
-// Recovery tells that a start found the database damaged and went on from a snapshot.
+// Recovery tells that a start found the database damaged and what it did about that.
 type Recovery struct {
-	Time     time.Time
-	Reason   string        // what was wrong with the database
-	Snapshot snapshot.Info // what took its place: everything written after it is lost
-	Kept     string        // where the damaged files are
+	Time   time.Time
+	Reason string // what was wrong with the database
+	// Snapshot took the place of the database, which is in Kept now: everything written after it is lost.
+	// Both are empty if that was not necessary.
+	Snapshot snapshot.Info
+	Kept     string
+	// Repairs are values that had changed on the disk.
+	Repairs []mvcc.Repair
 }
 
 // Recovery returns what the start had to repair, or nil. The server reports it as an Event.
@@ -50,8 +54,13 @@ func lock(dir string) (unlock func(), err error) {
 // the start fails and everything stays as it is.
 func (d *Datastore) open(hub *watch.Hub) (*mvcc.Store, error) {
 	initialized, suspect := d.has(initializedFile), d.has(suspectFile)
+	donors, err := snapshot.Databases(d.cfg.SnapshotDir)
+	if err != nil {
+		return nil, err
+	}
 	cfg := mvcc.Config{
-		Path: d.cfg.database(), Synchronous: d.cfg.Synchronous, MustExist: initialized, Check: suspect,
+		Donors: donors,
+		Path:   d.cfg.database(), Synchronous: d.cfg.Synchronous, MustExist: initialized, Check: suspect,
 		Publish: hub.Publish, Log: d.cfg.Log,
 	}
 	store, err := mvcc.Open(cfg)
@@ -62,6 +71,14 @@ func (d *Datastore) open(hub *watch.Hub) (*mvcc.Store, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if repairs := store.Repairs(); len(repairs) > 0 {
+		r := Recovery{Time: time.Now(), Reason: "values had changed on the disk"}
+		if before := d.Recovery(); before != nil {
+			r = *before
+		}
+		r.Repairs = repairs
+		d.recovery.Store(&r)
 	}
 	if !initialized {
 		err = d.mark(initializedFile)

@@ -171,8 +171,8 @@ func (s *Store) withoutReads(do func()) {
 }
 
 const (
-	valueOf  = "SELECT value FROM kine WHERE id = ?"
-	valuesIn = "SELECT id, value FROM kine WHERE id >= ? AND id <= ?"
+	valueOf  = "SELECT value, sum FROM kine WHERE id = ?"
+	valuesIn = "SELECT value, sum, id FROM kine WHERE id >= ? AND id <= ?"
 	// readChunk bounds how long one read keeps its snapshot, which holds back checkpoints.
 	readChunk = 1000
 )
@@ -193,11 +193,24 @@ func (s *Store) fillValues(kvs []*mvccpb.KeyValue) error {
 	return nil
 }
 
+// setValue takes a value and its checksum from a row.
+func setValue(kv *mvccpb.KeyValue, row []driver.Value) error {
+	kv.Value = sqlite.Blob(row[0])
+	if row[1] == nil {
+		return nil // written by kine
+	}
+	rev := keyindex.Rev{Mod: kv.ModRevision, Create: kv.CreateRevision, Version: kv.Version, Lease: kv.Lease}
+	if sqlite.Int(row[1]) != checksum(keyindex.Entry{Key: string(kv.Key), Rev: rev}, kv.Value) {
+		return fmt.Errorf("%w: the value of %s at revision %d has changed", sqlite.ErrDamaged, kv.Key, kv.ModRevision)
+	}
+	return nil
+}
+
 func fillOne(c *sqlite.Conn, kv *mvccpb.KeyValue) error {
 	found := false
 	err := c.Each(valueOf, func(row []driver.Value) error {
-		kv.Value, found = sqlite.Blob(row[0]), true
-		return nil
+		found = true
+		return setValue(kv, row)
 	}, kv.ModRevision)
 	if err == nil && !found {
 		return errGone
@@ -226,9 +239,11 @@ func fillChunk(c *sqlite.Conn, kvs []*mvccpb.KeyValue) (err error) {
 
 func fillScan(c *sqlite.Conn, kvs []*mvccpb.KeyValue, first, last int64) error {
 	err := c.Each(valuesIn, func(row []driver.Value) error {
-		id := sqlite.Int(row[0])
-		for len(kvs) > 0 && kvs[0].ModRevision == id {
-			kvs[0].Value = sqlite.Blob(row[1])
+		id := sqlite.Int(row[2])
+		if len(kvs) > 0 && kvs[0].ModRevision == id {
+			if err := setValue(kvs[0], row); err != nil {
+				return err
+			}
 			kvs = kvs[1:]
 		}
 		if len(kvs) > 0 && kvs[0].ModRevision < id {

@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"database/sql/driver"
 	"errors"
 	"fmt"
 
@@ -8,8 +9,8 @@ import (
 )
 
 // schemaVersion is the layout this build writes, kept in SQLite's user_version. 0 is a file that kine
-// made: the same table without the version column.
-const schemaVersion = 1
+// made: the same table without the columns version and sum; 1 had no sum.
+const schemaVersion = 2
 
 // compactKey is the name of the row whose prev_revision holds the compacted revision, as in kine. It
 // is no key of the API.
@@ -52,7 +53,7 @@ func checkVersion(path string) (exists bool, err error) {
 	return exists, nil
 }
 
-// createSchema makes the table in an empty file. The columns are kine's, plus version. There is no
+// createSchema makes the table in an empty file. The columns are kine's, plus version and sum. There is no
 // index: the keys are held in memory (package keyindex), and every read goes by row id.
 func createSchema(c *sqlite.Conn) error {
 	statements := []string{
@@ -67,7 +68,8 @@ func createSchema(c *sqlite.Conn) error {
 			lease INTEGER,
 			value BLOB,
 			old_value BLOB,
-			version INTEGER
+			version INTEGER,
+			sum INTEGER
 		)`,
 		"INSERT INTO kine (id, name, created, deleted, create_revision, prev_revision, lease) VALUES (1, '" + compactKey + "', 1, 0, 0, 0, 0)",
 		fmt.Sprintf("PRAGMA user_version = %d", schemaVersion),
@@ -77,7 +79,7 @@ func createSchema(c *sqlite.Conn) error {
 	return execAll(c, statements)
 }
 
-// upgradeSchema turns a file of kine into ours: one more column, none of its indexes.
+// upgradeSchema turns a file of kine into ours: two more columns, none of its indexes.
 func upgradeSchema(c *sqlite.Conn) error {
 	statements := []string{"BEGIN IMMEDIATE"}
 	for _, index := range []string{
@@ -86,12 +88,14 @@ func upgradeSchema(c *sqlite.Conn) error {
 	} {
 		statements = append(statements, "DROP INDEX IF EXISTS "+index)
 	}
-	columns, err := c.Integer("SELECT COUNT(*) FROM pragma_table_info('kine') WHERE name = 'version'")
-	if err != nil {
-		return err
-	}
-	if columns == 0 {
-		statements = append(statements, "ALTER TABLE kine ADD COLUMN version INTEGER")
+	for _, column := range []string{"version", "sum"} {
+		n, err := c.Integer("SELECT COUNT(*) FROM pragma_table_info('kine') WHERE name = ?", column)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			statements = append(statements, "ALTER TABLE kine ADD COLUMN "+column+" INTEGER")
+		}
 	}
 	return execAll(c, append(statements,
 		// kine hides a version in the value of this key; the apiserver writes it anew
@@ -149,6 +153,19 @@ func Verify(path string) (revision int64, err error) {
 		if err := sqlite.Check(c); err != nil {
 			return err
 		}
+		version, err := c.Integer("PRAGMA user_version")
+		if err != nil {
+			return err
+		}
+		if version == schemaVersion {
+			bad, err := eachRow(c, func([]driver.Value) {})
+			if err != nil {
+				return err
+			}
+			if len(bad) > 0 {
+				return fmt.Errorf("%w: %d rows have changed", sqlite.ErrDamaged, len(bad))
+			}
+		}
 		revision, err = c.Integer("SELECT MAX(MAX(id), MAX(CASE WHEN name = ? THEN prev_revision ELSE 0 END)) FROM kine", compactKey)
 		return err
 	})
@@ -159,7 +176,9 @@ func Verify(path string) (revision int64, err error) {
 // everything before as compacted. A restored database needs it: clients that saw revisions newer than
 // the copy must read everything anew instead of taking new revisions for ones they know.
 func SkipRevisions(path string, n int64) error {
-	return sqlite.With(path, func(c *sqlite.Conn) error {
-		return c.Exec("UPDATE kine SET prev_revision = MAX(prev_revision, (SELECT MAX(id) FROM kine)) + ? WHERE name = ?", n, compactKey)
-	})
+	return sqlite.With(path, func(c *sqlite.Conn) error { return skipRevisions(c, n) })
+}
+
+func skipRevisions(c *sqlite.Conn, n int64) error {
+	return c.Exec("UPDATE kine SET prev_revision = MAX(prev_revision, (SELECT MAX(id) FROM kine)) + ? WHERE name = ?", n, compactKey)
 }

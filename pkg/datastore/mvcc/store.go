@@ -34,6 +34,9 @@ type Config struct {
 	// Check verifies the structure of the whole file first. That is done anyway when the last user of the
 	// file did not close it.
 	Check bool
+	// Donors are databases of snapshots, best first, from which rows are taken again that have changed on the
+	// disk.
+	Donors []string
 	// Publish receives the events of every commit in order, from one goroutine. It must not block.
 	Publish func(events []*mvccpb.Event, revision int64)
 	Log     *slog.Logger
@@ -48,6 +51,7 @@ type Store struct {
 	expiry  *expiry.Queue
 	cancel  context.CancelFunc
 	running sync.WaitGroup
+	repairs []Repair
 	failed  chan struct{}
 	cause   atomic.Pointer[error]
 }
@@ -115,6 +119,9 @@ func load(cfg Config, c *sqlite.Conn, check bool) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load keys: %w", err)
 	}
+	for _, r := range s.repairs {
+		cfg.Log.Error("a value had changed on the disk", "key", r.Key, "revision", r.Revision, "takenFrom", r.From, "lost", r.From == "")
+	}
 	for range maxReaders {
 		s.readers <- nil // opened when first needed
 	}
@@ -127,41 +134,33 @@ func load(cfg Config, c *sqlite.Conn, check bool) (*Store, error) {
 	return s, nil
 }
 
-// loadIndex reads every row but its value. Rows that a compaction had not deleted yet are returned.
+// Repairs returns what Open had to repair.
+func (s *Store) Repairs() []Repair { return s.repairs }
+
+// loadIndex reads every row, and puts those right that have changed on the disk. Rows that a compaction had
+// not deleted yet are returned.
 func (s *Store) loadIndex(c *sqlite.Conn) (garbage []int64, err error) {
+	heads, entries, bad, err := readRows(c)
+	if err == nil && len(bad) > 0 {
+		if s.repairs, err = repairRows(c, bad, s.cfg.Donors); err != nil {
+			return nil, fmt.Errorf("repair rows: %w", err)
+		}
+		if heads, entries, bad, err = readRows(c); err == nil && len(bad) > 0 {
+			err = fmt.Errorf("%w: %d rows change while they are read", sqlite.ErrDamaged, len(bad))
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
 	compacted, err := c.Integer("SELECT MAX(prev_revision) FROM kine WHERE name = ?", compactKey)
 	if err != nil {
 		return nil, err
 	}
-	heads := map[string]keyindex.Rev{}
-	var entries []keyindex.Entry
-	var last int64
-	err = c.Each("SELECT id, name, created, deleted, create_revision, lease, version FROM kine ORDER BY id",
-		func(row []driver.Value) error {
-			last = sqlite.Int(row[0])
-			key := sqlite.Text(row[1])
-			if key == compactKey {
-				return nil
-			}
-			key = apiName(key)
-			r := keyindex.Rev{Mod: last, Create: sqlite.Int(row[4]), Lease: sqlite.Int(row[5]), Version: sqlite.Int(row[6])}
-			head := heads[key]
-			switch {
-			case sqlite.Int(row[3]) != 0:
-				r = keyindex.Rev{Mod: last}
-			case sqlite.Int(row[2]) != 0: // kine writes 0 as the revision that created the key
-				r.Create, r.Version = last, 1
-			case r.Version == 0: // written by kine, which does not count versions
-				r.Version = max(head.Version, 1) + 1
-			}
-			heads[key] = r
-			entries = append(entries, keyindex.Entry{Key: key, Rev: r})
-			return nil
-		})
-	if err != nil {
-		return nil, err
+	last := int64(1)
+	if len(entries) > 0 {
+		last = entries[len(entries)-1].Mod
 	}
-	s.index.Apply(entries, max(last, 1))
+	s.index.Apply(entries, last)
 	s.expiry = expiry.NewQueue()
 	for key, head := range heads {
 		s.expire(key, head)
@@ -170,6 +169,23 @@ func (s *Store) loadIndex(c *sqlite.Conn) (garbage []int64, err error) {
 		garbage = s.index.Compact(compacted)
 	}
 	return garbage, nil
+}
+
+// readRows returns the entries of all rows in order, the last one of each key, and the damaged rows.
+func readRows(c *sqlite.Conn) (heads map[string]keyindex.Rev, entries []keyindex.Entry, bad map[int64]damage, err error) {
+	heads = map[string]keyindex.Rev{}
+	bad, err = eachRow(c, func(row []driver.Value) {
+		if sqlite.Text(row[1]) == compactKey {
+			return
+		}
+		e := parseRow(row)
+		if e.Version == 0 && sqlite.Int(row[3]) == 0 { // written by kine, which does not count versions
+			e.Version = max(heads[e.Key].Version, 1) + 1
+		}
+		heads[e.Key] = e.Rev
+		entries = append(entries, e)
+	})
+	return heads, entries, bad, err
 }
 
 // expire notes when a revision with a lease ends. The time runs from the write, and after a restart

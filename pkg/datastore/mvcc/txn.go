@@ -1,12 +1,15 @@
 package mvcc
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	"github.com/kedge-io/kedge/pkg/datastore/keyindex"
+	"github.com/kedge-io/kedge/pkg/datastore/sqlite"
 )
 
 // row is one staged revision of a key.
@@ -72,12 +75,14 @@ func (tx *Tx) Get(key string) (*mvccpb.KeyValue, error) {
 	case staged != nil:
 		return staged.keyValue(), nil
 	}
-	value, err := tx.w.previousValue(rev.Mod)
-	if err != nil {
-		tx.err = err
-		return nil, err
+	kv := keyValue(keyindex.Entry{Key: key, Rev: rev}, nil)
+	if tx.err = fillOne(tx.w.c, kv); errors.Is(tx.err, errGone) {
+		tx.err = fmt.Errorf("%w: a value is missing", sqlite.ErrDamaged) // only the writer itself removes rows
 	}
-	return keyValue(keyindex.Entry{Key: key, Rev: rev}, value), nil
+	if tx.err != nil {
+		return nil, tx.err
+	}
+	return kv, nil
 }
 
 // Keys returns the existing keys of [key, end) in order.

@@ -2,7 +2,6 @@ package mvcc
 
 import (
 	"context"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"sync"
@@ -196,8 +195,8 @@ func (w *writer) try(batch []*request) (*Tx, error) {
 	return nil, err
 }
 
-const insertRow = `INSERT INTO kine (id, name, created, deleted, create_revision, prev_revision, lease, value, version)
-	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`
+const insertRow = `INSERT INTO kine (id, name, created, deleted, create_revision, prev_revision, lease, value, version, sum)
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 func (w *writer) flush(tx *Tx) error {
 	for _, r := range tx.rows {
@@ -213,7 +212,8 @@ func (w *writer) flush(tx *Tx) error {
 		if !r.rev.Deleted() {
 			value = r.value
 		}
-		err := w.c.Run(insertRow, r.rev.Mod, storedName(r.key), created, deleted, create, r.prev.Mod, r.rev.Lease, value, r.rev.Version)
+		err := w.c.Run(insertRow, r.rev.Mod, storedName(r.key), created, deleted, create, r.prev.Mod, r.rev.Lease, value, r.rev.Version,
+			checksum(keyindex.Entry{Key: r.key, Rev: r.rev}, r.value))
 		if err != nil {
 			return err
 		}
@@ -256,14 +256,4 @@ func (w *writer) close() error {
 		err = nil
 	}
 	return errors.Join(err, w.c.Close())
-}
-
-// previousValue reads the value a row replaces.
-func (w *writer) previousValue(rev int64) ([]byte, error) {
-	var value []byte
-	err := w.c.Each(valueOf, func(row []driver.Value) error {
-		value = sqlite.Blob(row[0])
-		return nil
-	}, rev)
-	return value, err
 }

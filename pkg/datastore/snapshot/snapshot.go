@@ -164,6 +164,19 @@ func List(dir string) ([]Info, error) {
 	return infos, nil
 }
 
+// Databases returns the paths of the databases of all snapshots in dir, the newest first.
+func Databases(dir string) ([]string, error) {
+	infos, err := List(dir)
+	if err != nil {
+		return nil, err
+	}
+	paths := make([]string, 0, len(infos))
+	for _, info := range slices.Backward(infos) {
+		paths = append(paths, filepath.Join(dir, info.Name, databaseFile))
+	}
+	return paths, nil
+}
+
 // Get returns the description of one snapshot, without verifying its content.
 func Get(dir, name string) (Info, error) {
 	if err := checkName(name); err != nil {
