@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -56,6 +57,9 @@ func Join(ctx context.Context, cfg config.Agent, log *slog.Logger) (*Agent, erro
 	}
 	cluster.ServerURL = "https://" + balancerAddress
 	a, err := New(ctx, cfg, cluster, client, log)
+	if problem := (*join.Problem)(nil); errors.As(err, &problem) {
+		return nil, problem // said once, and not for each certificate
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,8 @@ type AgentConfig struct {
 	Ping time.Duration
 	// Answer is how long a ping may go unanswered; 0 means 20 s.
 	Answer time.Duration
-	// RetryMin and RetryMax bound the pause before another attempt; 0 means 1 s and 1 minute.
+	// RetryMin and RetryMax bound the pause before another attempt; 0 means 1 s and 8 s. A node
+	// that was cut off is back as soon after the cut as RetryMax is short.
 	RetryMin, RetryMax time.Duration
 	Log                *slog.Logger
 }
@@ -53,6 +54,7 @@ type Agent struct {
 
 	mu        sync.Mutex
 	connected map[string]string // by server URL, the URL that the server gives itself
+	loss      chan struct{}     // closed when the next session is lost
 }
 
 // NewAgent prepares the node's end.
@@ -73,9 +75,9 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 		cfg.RetryMin = time.Second
 	}
 	if cfg.RetryMax < cfg.RetryMin {
-		cfg.RetryMax = max(time.Minute, cfg.RetryMin)
+		cfg.RetryMax = max(8*time.Second, cfg.RetryMin)
 	}
-	return &Agent{cfg: cfg, connected: map[string]string{}}, nil
+	return &Agent{cfg: cfg, connected: map[string]string{}, loss: make(chan struct{})}, nil
 }
 
 // Name implements supervisor.Component.
@@ -106,6 +108,15 @@ func (a *Agent) setLost(server string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.connected, server)
+	close(a.loss)
+	a.loss = make(chan struct{})
+}
+
+// nextLoss returns a channel that is closed when the next session is lost.
+func (a *Agent) nextLoss() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.loss
 }
 
 // reached reports whether the server of this URL is connected by another one.
@@ -157,33 +168,42 @@ func (a *Agent) Run(ctx context.Context) error {
 // keep holds a session with one server until ctx is done. It logs when the state changes, not at every attempt.
 func (a *Agent) keep(ctx context.Context, server string) {
 	log := a.cfg.Log.With("server", server)
-	lost := false
+	lost, known := false, false
 	for failures := 0; ; failures++ {
+		change := a.nextLoss()
 		lasted, err := a.session(ctx, server, func() {
 			if lost {
 				log.Info("tunnel to the server is back")
 			}
-			lost = false
+			lost, known = false, true
 		})
-		if ctx.Err() != nil {
-			return
-		}
 		if lasted > a.cfg.RetryMax {
 			failures = 0
 		}
+		longest := a.cfg.RetryMax
 		switch {
-		case errors.Is(err, errRedundant):
-			failures = 16 // the longest pause: this is a second way to a server that we have
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, errRedundant): // until the session that makes it so is lost
+			failures, longest = 16, farRetry
 		case !lost:
 			log.Warn("tunnel to the server is down, trying again", "error", err)
 			lost = true
 		default:
 			log.Debug("tunnel attempt failed", "error", err)
 		}
+		if !known && len(a.Connected()) > 0 {
+			longest = farRetry // it may be out of reach from here for good
+		}
+		wait := pause(a.cfg.RetryMin, longest, failures, rand.Float64())
+		if !errors.Is(err, errRedundant) {
+			change = nil
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(pause(a.cfg.RetryMin, a.cfg.RetryMax, failures, rand.Float64())):
+		case <-change:
+		case <-time.After(wait):
 		}
 	}
 }
@@ -269,7 +289,7 @@ func (a *Agent) connect(ctx context.Context, server string, ledger *wire.Ledger)
 		WriteBufferSize:  chunk + 1024, // a message goes out as one frame
 		NetDialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			// Our own pings take the place of TCP's, which are far more frequent.
-			d := tls.Dialer{NetDialer: &net.Dialer{KeepAlive: -1}, Config: settings}
+			d := tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout, KeepAlive: -1}, Config: settings}
 			c, err := d.DialContext(ctx, network, address)
 			if err != nil {
 				return nil, err

@@ -25,8 +25,11 @@ const (
 	chunk        = 32 << 10         // bytes in one message
 	writeTimeout = 30 * time.Second // one write, with a link that takes nothing
 	handshake    = 20 * time.Second // opening a session
+	dialTimeout  = 5 * time.Second  // its TCP connection: a new attempt is quicker than waiting for a lost packet's turn
 	answerTime   = 20 * time.Second // how long a ping may go unanswered, unless configured
 	dialTime     = 15 * time.Second // how long the node's dial may take, when the caller has no deadline
+	// farRetry is the longest pause before another attempt at a server that we can do without.
+	farRetry = 5 * time.Minute
 	// streamIdle closes a stream on which nothing moved: longer than the kubelet keeps an idle exec.
 	streamIdle = 5 * time.Hour
 )

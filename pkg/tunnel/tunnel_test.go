@@ -213,7 +213,7 @@ func TestServersComeAndGo(t *testing.T) {
 	one, two := newSite(t), newSite(t)
 	list := &servers{urls: []string{one.url()}, changed: make(chan struct{})}
 	a, _ := one.join("a", kubelet(t, echo), func(c *tunnel.AgentConfig) { c.Servers = list })
-	one.awaitConnected("a")
+	await(t, "connected", func() bool { return len(a.Connected()) == 1 && one.server.Connected("a") })
 	l := newLink(t, one.url())
 	list.set(one.url(), l.address, two.url()) // the same server by another way, and a server of another cluster
 	exchange(t, one.dial("a"), "still there")
@@ -228,16 +228,19 @@ func TestServerThatIsReachedIsNotTriedAgain(t *testing.T) {
 	s := newSite(t)
 	public, inner := newLink(t, s.url()), newLink(t, s.url())
 	list := &servers{urls: []string{public.address}, changed: make(chan struct{})}
-	s.join("a", kubelet(t, echo), func(c *tunnel.AgentConfig) { c.Servers = list })
-	s.awaitConnected("a")
+	a, _ := s.join("a", kubelet(t, echo), func(c *tunnel.AgentConfig) { c.Servers = list })
+	await(t, "connected", func() bool { return len(a.Connected()) == 1 && s.server.Connected("a") })
 	list.set(public.address, s.url(), inner.address)
-	await(t, "the unknown way was tried", func() bool { return inner.dials.Load() > 2 })
+	await(t, "the unknown way was tried", func() bool { return inner.dials.Load() == 1 })
 	exchange(t, s.dial("a"), "undisturbed")
 	if public.dials.Load() != 1 {
 		t.Errorf("the session was opened %d times", public.dials.Load())
 	}
+	if inner.dials.Load() != 1 {
+		t.Errorf("the other way was tried %d times", inner.dials.Load())
+	}
 	public.cut()
-	s.awaitConnected("a")
+	await(t, "another way at once", func() bool { return s.server.Connected("a") })
 }
 
 func TestIdleTunnelIsQuiet(t *testing.T) {

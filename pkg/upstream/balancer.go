@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -159,7 +160,10 @@ func pour(to, from net.Conn) {
 // connect returns a connection to the first server that answers, or nil.
 func (b *Balancer) connect(ctx context.Context) net.Conn {
 	// Idle connections are kept alive by those who use them; the kernel only clears away what is long dead.
-	d := net.Dialer{Timeout: dialTimeout, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 3 * time.Minute, Interval: 30 * time.Second, Count: 4}}
+	d := net.Dialer{
+		Timeout: dialTimeout, Control: limitBackoff,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 3 * time.Minute, Interval: 30 * time.Second, Count: 4},
+	}
 	var failures error
 	for _, server := range b.order(time.Now()) {
 		u, err := url.Parse(server)
@@ -188,6 +192,15 @@ func (b *Balancer) connect(ctx context.Context) net.Conn {
 		b.cfg.Log.Warn("no server can be reached", "error", failures)
 	}
 	return nil
+}
+
+// limitBackoff has the kernel send lost packets again at least every few seconds, so that a link that was cut for a while is
+// used as soon as it is back. Kernels before 6.15 cannot, and double the pause up to two minutes.
+func limitBackoff(_, _ string, raw syscall.RawConn) error {
+	const tcpRTOMax, longest = 0x2c, 3000 // TCP_RTO_MAX_MS; milliseconds
+	return raw.Control(func(fd uintptr) {
+		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpRTOMax, longest) // or it stays as it is
+	})
 }
 
 // order is the servers to try: the current one, then those of the list, and last those that failed a moment ago.

@@ -5,11 +5,13 @@ package wire
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rancher/remotedialer"
@@ -46,10 +48,31 @@ type Conn struct {
 // Guard wraps a connection on which HTTP has come to the point of an upgrade: the agent has sent nothing yet, the server has
 // read the request and not answered.
 func Guard(c net.Conn, cfg Config) *Conn {
+	limitBackoff(c)
 	g := &Conn{Conn: c, cfg: cfg}
 	g.in.preface = cfg.Agent
 	g.out.preface = true
 	return g
+}
+
+// limitBackoff has the kernel send lost packets again at least every few seconds, so that a link that was cut for a while is
+// used as soon as it is back. Kernels before 6.15 cannot, and double the pause up to two minutes.
+func limitBackoff(c net.Conn) {
+	const tcpRTOMax, longest = 0x2c, 3000 // TCP_RTO_MAX_MS; milliseconds
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	s, ok := c.(syscall.Conn)
+	if !ok {
+		return
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpRTOMax, longest) // or it stays as it is
+	})
 }
 
 // failure keeps the first reason why a connection was closed by its guard.
