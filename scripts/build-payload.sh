@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the programs that travel inside kedge into build/payload/<arch>/, from
-# the versions in versions.env. Does nothing when they are up to date. Installs
+# the versions in versions.env, and the archive of it, build/payload/<arch>.zip. Does nothing when they are up to date. Installs
 # nothing: scripts/install-build-deps.sh does that.
 #
 #   ARCH=amd64|arm64|arm   target (default: this machine's)
@@ -45,6 +45,7 @@ check_tools() {
 	local missing=()
 	command -v "$CC" >/dev/null || missing+=("gcc")
 	[ -f "$LIBDIR/libseccomp.a" ] || missing+=("libseccomp-dev$SUFFIX")
+	command -v zstd >/dev/null || missing+=("zstd")
 	command -v pkg-config >/dev/null || missing+=("pkg-config")
 	nft_program >/dev/null || missing+=("nftables$SUFFIX")
 	if [ ${#missing[@]} -gt 0 ]; then
@@ -233,8 +234,12 @@ payload_tool() {
 }
 
 check_tools
+# Builds that run at once wait for each other; the later one finds it done.
+mkdir -p build/payload
+exec 9>build/payload/.lock
+flock 9
 STAMP=$(stamp)
-if [ -z "${FORCE:-}" ] && [ -f "$OUT/manifest.json" ] && [ "$(cat "$OUT.stamp" 2>/dev/null)" = "$STAMP" ]; then
+if [ -z "${FORCE:-}" ] && [ -f "$OUT/manifest.json" ] && [ -f "$OUT.zip" ] && [ "$(cat "$OUT.stamp" 2>/dev/null)" = "$STAMP" ]; then
 	echo "payload for $ARCH is up to date"
 	exit 0
 fi
@@ -253,11 +258,12 @@ build_pause
 payload_tool manifest -dir "$STAGE" -pause "$PAUSE_IMAGE:$PAUSE_VERSION" -lazy bin/crictl
 
 # The old directory may be in use: move it aside, never write into it.
-mkdir -p "$(dirname "$OUT")"
 rm -rf "$OUT.new" "$OUT.old"
+payload_tool archive -dir "$STAGE" -o "$OUT.zip.new"
 cp -a "$STAGE" "$OUT.new"
 [ ! -e "$OUT" ] || mv "$OUT" "$OUT.old"
 mv "$OUT.new" "$OUT"
+mv "$OUT.zip.new" "$OUT.zip"
 rm -rf "$OUT.old"
 echo "$STAMP" >"$OUT.stamp"
 echo "payload for $ARCH is in ${OUT#"$PWD"/}"

@@ -38,13 +38,15 @@ stamps() {
 
 ARCH=$ARCH scripts/build-payload.sh
 mkdir -p build "$(dirname "$OUT")"
+exec 8>build/.lock
+flock 8
 echo "building $OUT"
 CGO_ENABLED=0 GOOS=linux GOARCH=$ARCH GOARM=7 GOFLAGS=-buildvcs=false go build -trimpath -tags netgo,osusergo \
 	-ldflags "-s -w $(stamps | tr '\n' ' ')" -o "$PLAIN" ./cmd/kedge
-if [ ! -e "$OUT" ] || [ "$PLAIN" -nt "$OUT" ] || [ "build/payload/$ARCH.stamp" -nt "$OUT" ] || [ scripts/payload -nt "$OUT" ]; then
-	CGO_ENABLED=0 GOFLAGS=-buildvcs=false go run -trimpath -tags netgo,osusergo ./scripts/payload \
-		append -binary "$PLAIN" -dir "build/payload/$ARCH" -o "$OUT"
-fi
+# The program reads the archive at its own end. Renamed, for the old one may run.
+cat "$PLAIN" "build/payload/$ARCH.zip" >"$OUT.new"
+chmod 0755 "$OUT.new"
+mv "$OUT.new" "$OUT"
 # The linker ignores a stamp for a variable that was renamed: look at the result.
 if [ "$ARCH" = "$(go env GOHOSTARCH)" ] && "$OUT" version | grep -qw dev; then
 	echo "build: $OUT has no version stamped: compare the names in scripts/build.sh with pkg/version" >&2

@@ -34,11 +34,13 @@ func bundle(t *testing.T, dir string, flags ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := filepath.Join(t.TempDir(), "bundled")
-	args := append([]string{"run", "../../scripts/payload", "append", "-binary", self, "-dir", dir, "-o", out}, flags...)
+	archive := filepath.Join(t.TempDir(), "archive")
+	args := append([]string{"run", "../../scripts/payload", "archive", "-dir", dir, "-o", archive}, flags...)
 	if text, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}
+	out := filepath.Join(t.TempDir(), "bundled")
+	write(t, out, read(t, self)+read(t, archive), 0o755)
 	return out
 }
 

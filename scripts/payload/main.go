@@ -12,10 +12,10 @@ func main() {
 	commands := map[string]func([]string) error{
 		"pause-image": pauseImage,
 		"manifest":    manifest,
-		"append":      appendPayload,
+		"archive":     archive,
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: payload pause-image|manifest|append [flags]")
+		fmt.Fprintln(os.Stderr, "usage: payload pause-image|manifest|archive [flags]")
 		os.Exit(2)
 	}
 	if err := commands[os.Args[1]](os.Args[2:]); err != nil {
