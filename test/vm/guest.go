@@ -23,6 +23,8 @@ const (
 	// bootTimeout is generous: the processor is emulated and the host may be busy.
 	bootTimeout     = 5 * time.Minute
 	shutdownTimeout = 2 * time.Minute
+	// holdTime is how long a power cut waits for the guest to write something.
+	holdTime = 2 * time.Second
 )
 
 // Guest is one virtual machine. Its methods fail the test when the machine cannot do what is asked, except where they return an
@@ -261,10 +263,15 @@ func (g *Guest) prepare() {
 	g.prepared = true
 }
 
-// PowerCut takes the power away at this very moment: qemu is killed, and writes that the guest had not flushed are lost as loss says.
+// PowerCut takes the power away: qemu is killed, and writes that the guest had not flushed are lost as loss says. If the guest
+// writes within two seconds, the cut falls between a write and its flush, where it hurts; else it falls after them.
 func (g *Guest) PowerCut(loss disk.Loss) disk.Report {
 	g.t.Helper()
-	g.mustBeOn("cut the power of")
+	on := g.mustBeOn("cut the power of")
+	g.disk.Hold(holdTime)
+	_ = on.cmd.Process.Kill()
+	<-on.exited
+	g.disk.Off() // before kill, which waits for the disk's server
 	g.kill()
 	r, err := g.disk.PowerCut(loss)
 	if err != nil {

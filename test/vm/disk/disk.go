@@ -42,6 +42,8 @@ type Disk struct {
 	bytes   int64    // of cache
 	rng     *rand.Rand
 	stats   Stats
+	hold    *hold // nil: none
+	off     bool
 }
 
 // cached is one write that is not durable yet.
@@ -93,7 +95,9 @@ func (d *Disk) Stats() Stats {
 
 // ReadAt reads what the guest would see: durable data under the cache.
 func (d *Disk) ReadAt(p []byte, off int64) (int, error) {
-	d.mu.Lock()
+	if err := d.enter(); err != nil {
+		return 0, err
+	}
 	defer d.mu.Unlock()
 	d.stats.Reads++
 	if err := d.durable.check(off, len(p)); err != nil {
@@ -110,7 +114,9 @@ func (d *Disk) ReadAt(p []byte, off int64) (int, error) {
 
 // WriteAt puts a write into the cache.
 func (d *Disk) WriteAt(p []byte, off int64) (int, error) {
-	d.mu.Lock()
+	if err := d.enter(); err != nil {
+		return 0, err
+	}
 	defer d.mu.Unlock()
 	if err := d.durable.check(off, len(p)); err != nil {
 		return 0, err
@@ -119,6 +125,7 @@ func (d *Disk) WriteAt(p []byte, off int64) (int, error) {
 	d.stats.WrittenBytes += uint64(len(p))
 	d.cache = append(d.cache, cached{off, append([]byte(nil), p...)})
 	d.bytes += int64(len(p))
+	d.touchHold()
 	for d.bytes > cacheBytes {
 		if err := d.destage(); err != nil {
 			return 0, err
@@ -129,7 +136,9 @@ func (d *Disk) WriteAt(p []byte, off int64) (int, error) {
 
 // WriteThrough makes one write durable at once (NBD's FUA), leaving older writes elsewhere in the cache.
 func (d *Disk) WriteThrough(p []byte, off int64) error {
-	d.mu.Lock()
+	if err := d.enter(); err != nil {
+		return err
+	}
 	defer d.mu.Unlock()
 	if err := d.durable.check(off, len(p)); err != nil {
 		return err
@@ -144,7 +153,9 @@ func (d *Disk) WriteThrough(p []byte, off int64) error {
 
 // Flush makes everything durable that was written before.
 func (d *Disk) Flush() error {
-	d.mu.Lock()
+	if err := d.enter(); err != nil {
+		return err
+	}
 	defer d.mu.Unlock()
 	d.stats.Flushes++
 	for len(d.cache) > 0 {
@@ -156,7 +167,8 @@ func (d *Disk) Flush() error {
 	return nil
 }
 
-// PowerCut empties the cache as a sudden loss of power does. The machine must be off: nothing may write any more.
+// PowerCut empties the cache as a sudden loss of power does, and makes the disk ready for the next power-on. The machine must be off: nothing
+// may write any more.
 func (d *Disk) PowerCut(loss Loss) (Report, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -187,6 +199,7 @@ func (d *Disk) PowerCut(loss Loss) (Report, error) {
 		}
 	}
 	d.cache, d.bytes = nil, 0
+	d.hold, d.off = nil, false
 	return r, nil
 }
 

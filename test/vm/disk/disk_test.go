@@ -2,12 +2,14 @@ package disk
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 const testSize = 1 << 20
@@ -155,6 +157,43 @@ func TestNBD(t *testing.T) {
 	if !bytes.Equal(got, base) {
 		t.Fatal("the disk differs from what the client wrote")
 	}
+}
+
+// TestHold lets a power cut fall between a write and its flush, although the client never stops flushing.
+func TestHold(t *testing.T) {
+	d, base := newDisk(t, 5)
+	ended := make(chan error, 1)
+	go func() {
+		for {
+			if _, err := d.WriteAt(bytes.Repeat([]byte{1}, 512), 0); err != nil {
+				ended <- err
+				return
+			}
+			if err := d.Flush(); err != nil {
+				ended <- err
+				return
+			}
+			copy(base, bytes.Repeat([]byte{1}, 512)) // acknowledged
+		}
+	}()
+	if !d.Hold(10 * time.Second) {
+		t.Fatal("the disk was never dirty")
+	}
+	d.Off()
+	if err := <-ended; !errors.Is(err, errOff) {
+		t.Fatalf("want %v, got %v", errOff, err)
+	}
+	r, err := d.PowerCut(LoseAll)
+	if err != nil || r.Unflushed == 0 {
+		t.Fatalf("nothing was unflushed: %+v, %v", r, err)
+	}
+	if !bytes.Equal(content(t, d), base) {
+		t.Error("an acknowledged write is lost")
+	}
+	if d.Hold(time.Millisecond) {
+		t.Error("an idle disk became dirty")
+	}
+	d.Off()
 }
 
 // TestBounds refuses requests outside of the disk.
