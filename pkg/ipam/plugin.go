@@ -41,7 +41,7 @@ type Conf struct {
 	// PodsDir is the kubelet's pods directory; see Request.
 	PodsDir string `json:"podsDir,omitempty"`
 	// StableMAC derives the hardware address of the pod's interface from its IP address. A pod that keeps its address in
-	// a new sandbox is otherwise out of reach for half a minute, until its neighbours forget the hardware address it had.
+	// a new sandbox is otherwise out of reach for half a minute, until its neighbors forget the hardware address it had.
 	StableMAC bool `json:"stableMAC,omitempty"`
 }
 

@@ -107,7 +107,7 @@ func TestNATAndBytes(t *testing.T) {
 	before, beforeUplink := b.Bytes(), farm.Uplink().Bytes()
 	sent := make(chan error, 1)
 	go func() {
-		conn, err := b.Dial(context.Background(), "tcp", listener.Addr().String())
+		conn, err := b.Dial(t.Context(), "tcp", listener.Addr().String())
 		if err == nil {
 			_, err = conn.Write(make([]byte, size))
 			err = errors.Join(err, conn.Close())

@@ -115,7 +115,7 @@ type ledger struct {
 }
 
 func newLedger(s *scene) *ledger {
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, stop := context.WithCancel(s.Context())
 	l := &ledger{scene: s, stop: stop, acked: map[string]string{}}
 	for i := range writers {
 		l.ended.Go(func() { l.write(ctx, fmt.Sprintf("w%d", i)) })

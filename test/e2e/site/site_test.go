@@ -262,7 +262,9 @@ func TestRestart(t *testing.T) {
 	s := newScene(t)
 	s.start()
 	pods := s.example()
+	begin := time.Now()
 	s.s1.Stop()
+	t.Logf("stopped in %v", time.Since(begin).Round(time.Millisecond))
 	for _, p := range pods {
 		if got, err := s.get("http://" + net.JoinHostPort(p.Status.PodIP, "8080")); got != greeting {
 			t.Errorf("pod %s while kedge is stopped: %q, %v", p.Name, got, err)

@@ -59,7 +59,7 @@ func Main(args []string) error {
 	case StepBoot:
 		return boot()
 	case stepInit:
-		return initialise()
+		return begin()
 	case stepServe:
 		return control.Serve(os.NewFile(ControlFD, "control"))
 	}
@@ -87,8 +87,8 @@ func boot() error {
 	return syscall.Exec("/proc/self/exe", []string{"init", stepInit}, append(os.Environ(), configVariable+"="+string(cfg)))
 }
 
-// initialise is process 1: it sets the machine up, starts the control server, and reaps until that ends.
-func initialise() error {
+// begin is process 1: it sets the machine up, starts the control server, and reaps until that ends.
+func begin() error {
 	var cfg Config
 	if err := json.Unmarshal([]byte(os.Getenv(configVariable)), &cfg); err != nil {
 		return fmt.Errorf("read configuration: %w", err)
