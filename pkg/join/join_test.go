@@ -100,14 +100,32 @@ func TestNameBelongsToAKey(t *testing.T) {
 	if err := s.identities().Readopt(context.Background(), "a"); err != nil {
 		t.Fatal(err)
 	}
+	if err := s.identities().Check(context.Background(), "a", publicKey(t, first)); err == nil {
+		t.Error("the name still belongs to the old machine")
+	}
 	// The old machine has a valid certificate, and may not take the name back with it alone.
 	problem := ask(t, first, "a", certs.KindKubeProxy, "")
 	wantIn(t, problem, "token-needed")
 	thief.mustStart()
 	wantIn(t, ask(t, first, "a", certs.KindKubeProxy, ""), "node-name-taken")
+	for m, holds := range map[*machine]bool{first: false, thief: true} {
+		if err := s.identities().Check(context.Background(), "a", publicKey(t, m)); (err == nil) != holds {
+			t.Errorf("holds the name: %v, %v", holds, err)
+		}
+	}
 	if err := s.identities().Readopt(context.Background(), "zz"); err == nil {
 		t.Error("a node that never was is re-adopted")
 	}
+}
+
+func publicKey(t *testing.T, m *machine) any {
+	t.Helper()
+	own := certs.NewNodePaths(m.dir).ClientKubelet
+	pair, err := tls.LoadX509KeyPair(own.Cert, own.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair.Leaf.PublicKey
 }
 
 func TestNodeGetsNothingOfAnotherNode(t *testing.T) {

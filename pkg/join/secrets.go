@@ -58,6 +58,15 @@ func (i Identities) Bind(ctx context.Context, node string, key any) error {
 	return i.bind(ctx, node, print, true)
 }
 
+// Check returns nil when the node's name belongs to the key.
+func (i Identities) Check(ctx context.Context, node string, key any) error {
+	print, err := fingerprint(key)
+	if err != nil {
+		return err
+	}
+	return i.bind(ctx, node, print, false)
+}
+
 // bind checks a fingerprint against the recorded one. A first one is recorded only when a token approves it.
 func (i Identities) bind(ctx context.Context, node, print string, approved bool) error {
 	for range 3 {

@@ -63,7 +63,7 @@ func (s *Server) openGate(api *controlplane.APIServer, settings func() ([]byte, 
 		return nil, err
 	}
 	if g.tunnel, err = tunnel.NewServer(tunnel.ServerConfig{
-		Identify: g.identify, LocalNode: s.localNode(), KubeletPort: kubeletPort, Log: s.log,
+		Identify: g.identifyHolder, LocalNode: s.localNode(), KubeletPort: kubeletPort, Log: s.log,
 		URL: "https://" + net.JoinHostPort(s.cfg.AdvertiseAddress.String(), strconv.Itoa(s.cfg.Port)),
 	}); err != nil {
 		return nil, err
@@ -111,6 +111,15 @@ func (g *gate) identify(r *http.Request) (string, error) {
 		return "", fmt.Errorf("%s is not a node", who.User.GetName())
 	}
 	return node, nil
+}
+
+// identifyHolder is identify for the tunnel: it refuses the certificate of a machine whose name another one has by now.
+func (g *gate) identifyHolder(r *http.Request) (string, error) {
+	node, err := g.identify(r)
+	if err != nil {
+		return "", err
+	}
+	return node, g.names.Check(r.Context(), node, r.TLS.PeerCertificates[0].PublicKey)
 }
 
 // keepName is the component that reserves the name of the node on this machine for its key, so that no other server of the

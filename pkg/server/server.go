@@ -141,7 +141,7 @@ func (s *Server) addons() (supervisor.Component, error) {
 func (s *Server) certsConfig() certs.ServerConfig {
 	c := s.cfg
 	out := certs.ServerConfig{
-		DataDir: c.DataDir, APIServerURL: s.URL(), ClusterDomain: c.ClusterDomain, NodeName: c.NodeName,
+		DataDir: c.DataDir, APIServerURL: s.URL(), ClusterDomain: c.ClusterDomain, NodeName: s.localNode(),
 		Kubeconfig: certs.UserKubeconfig{Path: c.WriteKubeconfig, Mode: c.WriteKubeconfigMode, Group: c.WriteKubeconfigGroup},
 	}
 	for _, p := range c.ServiceCIDRs {

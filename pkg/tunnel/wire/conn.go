@@ -36,7 +36,8 @@ type Conn struct {
 	net.Conn
 	cfg Config
 
-	in scanner // reader only
+	in       scanner // reader only
+	extended time.Time
 
 	mu        sync.Mutex // one writer
 	out       scanner
@@ -48,17 +49,21 @@ type Conn struct {
 // Guard wraps a connection on which HTTP has come to the point of an upgrade: the agent has sent nothing yet, the server has
 // read the request and not answered.
 func Guard(c net.Conn, cfg Config) *Conn {
-	limitBackoff(c)
+	tune(c)
 	g := &Conn{Conn: c, cfg: cfg}
 	g.in.preface = cfg.Agent
 	g.out.preface = true
 	return g
 }
 
-// limitBackoff has the kernel send lost packets again at least every few seconds, so that a link that was cut for a while is
-// used as soon as it is back. Kernels before 6.15 cannot, and double the pause up to two minutes.
-func limitBackoff(c net.Conn) {
-	const tcpRTOMax, longest = 0x2c, 3000 // TCP_RTO_MAX_MS; milliseconds
+// tune has the kernel send lost packets again at least every few seconds, so that a link that was cut for a while is used as
+// soon as it is back (kernels before 6.15 cannot, and double the pause up to two minutes), and hold little that is not sent yet,
+// so that on a slow link a small message is not behind megabytes of a large one.
+func tune(c net.Conn) {
+	const (
+		tcpRTOMax, longest = 0x2c, 3000      // TCP_RTO_MAX_MS; milliseconds
+		tcpUnsent, queue   = 0x19, 128 << 10 // TCP_NOTSENT_LOWAT; bytes
+	)
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
 	}
@@ -70,8 +75,9 @@ func limitBackoff(c net.Conn) {
 	if err != nil {
 		return
 	}
-	_ = raw.Control(func(fd uintptr) {
-		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpRTOMax, longest) // or it stays as it is
+	_ = raw.Control(func(fd uintptr) { // what the kernel does not know stays as it is
+		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpRTOMax, longest)
+		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUnsent, queue)
 	})
 }
 
@@ -109,6 +115,11 @@ func (c *Conn) Read(b []byte) (int, error) {
 	if scanErr := c.in.scan(b[:n], c.incoming); scanErr != nil {
 		c.End(fmt.Errorf("refused what the other end sent: %w", scanErr))
 		return 0, c.Failure()
+	}
+	// On a slow link that is busy the answer to a ping waits behind much else: whatever arrives shows that the link works.
+	if n > 0 && !c.in.preface && time.Since(c.extended) > c.cfg.Dead/8 {
+		c.extended = time.Now()
+		_ = c.Conn.SetReadDeadline(c.extended.Add(c.cfg.Dead)) // a closed connection fails at the next read
 	}
 	if err != nil {
 		var timeout net.Error
