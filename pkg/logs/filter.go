@@ -36,6 +36,11 @@ func harmless() []string {
 		"because it has no resources",          // API versions without resources in this release
 		"] [core] [Channel",                    // gRPC reconnecting; the part that needs the connection says so itself
 		"Resetting endpoints for master service",
+		`err="namespaces \"kube-system\" not found"`,   // the API server asks before it has made it
+		"Error updating node status, will retry",       // the kubelet has not registered yet
+		"read version",                                 // a controller's cache is a moment behind
+		"Terminating all watchers from cacher",         // stopping
+		"Failed to shutdown server",                    // stopping: watches that nobody closes any more
 		"Found stale data, removed previous endpoints", // one API server, started again
 		"nodes have not yet been registered",           // scheduler before the first node
 		"Image garbage collection failed once",         // statistics are not there yet

@@ -85,7 +85,11 @@ func (s *Server) APIServer(settings func() ([]byte, error)) (supervisor.Componen
 func (s *Server) Controllers() ([]supervisor.Component, error) {
 	parts := []supervisor.Component{s.gate.tunnel}
 	if s.localNode() != "" {
-		parts = append(parts, s.keepName())
+		role, err := s.nodeRole()
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, s.keepName(), role)
 	}
 	if !s.cfg.DisableControllerManager {
 		m, err := controlplane.NewControllerManager(s.plane)
