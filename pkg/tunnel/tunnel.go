@@ -22,7 +22,7 @@ const DefaultPing = 40 * time.Second
 // Limits of one session. They are wide for use and narrow for abuse.
 const (
 	maxStreams   = 256              // streams at once
-	chunk        = 32 << 10         // bytes in one message
+	chunk        = 16 << 10         // bytes in one message
 	writeTimeout = 30 * time.Second // one write, with a link that takes nothing
 	handshake    = 20 * time.Second // opening a session
 	dialTimeout  = 5 * time.Second  // its TCP connection: a new attempt is quicker than waiting for a lost packet's turn

@@ -61,8 +61,8 @@ func Guard(c net.Conn, cfg Config) *Conn {
 // so that on a slow link a small message is not behind megabytes of a large one.
 func tune(c net.Conn) {
 	const (
-		tcpRTOMax, longest = 0x2c, 3000      // TCP_RTO_MAX_MS; milliseconds
-		tcpUnsent, queue   = 0x19, 128 << 10 // TCP_NOTSENT_LOWAT; bytes
+		tcpRTOMax, longest = 0x2c, 3000     // TCP_RTO_MAX_MS; milliseconds
+		tcpUnsent, queue   = 0x19, 32 << 10 // TCP_NOTSENT_LOWAT; bytes
 	)
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()

@@ -7,7 +7,7 @@ import (
 	"fmt"
 )
 
-// maxFrame is the largest WebSocket frame that either end may send, in bytes: more than the 32 KiB chunks that the tunnel's own
+// maxFrame is the largest WebSocket frame that either end may send, in bytes: more than the 16 KiB chunks that the tunnel's own
 // ends send, with their headers.
 const maxFrame = 64 << 10
 
