@@ -1,14 +1,11 @@
 package vm
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-)
 
-var update = flag.Bool("update", false, "rewrite the files in testdata")
+	"github.com/kedge-io/kedge/test/golden"
+)
 
 // TestQemuArgs compares the command lines with testdata; -update rewrites them.
 func TestQemuArgs(t *testing.T) {
@@ -26,19 +23,7 @@ func TestQemuArgs(t *testing.T) {
 		}
 		fd := sockets{control: 3, monitor: 4, disk: 5, nics: []int{6, 7}}
 		got := strings.Join(qemuArgs(c, img, "/logs/serial.log", fd), "\n") + "\n"
-		file := filepath.Join("testdata", "qemu-"+name+".golden")
-		if *update {
-			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got != string(want) {
-			t.Errorf("%s: got\n%swant\n%s", name, got, want)
-		}
+		golden.Check(t, "qemu-"+name+".golden", got)
 	}
 }
 

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -42,7 +43,7 @@ func (m *monitor) command(name string, args map[string]any) error {
 			Error  *struct{ Desc string }
 		}
 		if err := m.dec.Decode(&resp); err != nil {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			return fmt.Errorf("monitor %s: %w", name, err)

@@ -151,7 +151,7 @@ func TestDial(t *testing.T) {
 	_ = conn.Close()
 	_ = l.Close()
 	if _, err := c.Dial(t.Context(), "tcp", l.Addr().String()); err == nil {
-		t.Error("dialling a closed port succeeded")
+		t.Error("a connection to a closed port succeeded")
 	}
 }
 

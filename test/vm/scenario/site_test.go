@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kedge-io/kedge/test/images"
 	"github.com/kedge-io/kedge/test/vm"
 	"github.com/kedge-io/kedge/test/vm/disk"
 )
@@ -17,7 +18,6 @@ import (
 const (
 	// builtBinary is what make build leaves; KEDGE_BINARY names another one.
 	builtBinary = "../../../bin/kedge"
-	podImage    = "local/busybox:1"
 	replicas    = 2
 	// ackedWrites are acknowledged before the power goes.
 	ackedWrites = 150
@@ -85,8 +85,22 @@ func newSite(t *testing.T) *vm.Guest {
 	return vm.New(t, vm.Config{Name: "site", MemMiB: 4096, Files: map[string]string{
 		"/usr/local/bin/kedge":                    kedgeBinary,
 		"/etc/systemd/system/kedge.service":       "testdata/kedge.service",
-		"/var/lib/kedge/agent/images/busybox.tar": busyboxArchive(t, podImage),
+		"/var/lib/kedge/agent/images/busybox.tar": busyboxArchive(t),
 	}})
+}
+
+// busyboxArchive is what an airgapped user puts into the images folder.
+func busyboxArchive(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "busybox.tar")
+	image, err := images.Busybox("/bin/busybox")
+	if err == nil {
+		err = image.WriteDocker(path)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // comeBack switches the machine on and watches it recover without any help.
