@@ -141,9 +141,6 @@ func (d *Datastore) Run(ctx context.Context) error {
 	rev, _ := store.Revisions()
 	hub.Start(store, rev)
 	err = d.serve(ctx, store, hub)
-	if store.Err() != nil {
-		err = errors.Join(err, d.markSuspect())
-	}
 	if cerr := store.Close(); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("close datastore: %w", cerr))
 	}

@@ -33,9 +33,7 @@ const (
 	// initializedFile says that a datastore was made here: from then on a missing database is a loss, not
 	// a new cluster.
 	initializedFile = "initialized"
-	// suspectFile says that the last run saw damage: the next start checks the whole database.
-	suspectFile = "suspect"
-	lockFile    = "lock"
+	lockFile        = "lock"
 )
 
 // lock makes sure that one process at a time uses the directory.
@@ -53,14 +51,14 @@ func lock(dir string) (unlock func(), err error) {
 // open opens the database. A damaged one is replaced by the newest snapshot that is whole; without one
 // the start fails and everything stays as it is.
 func (d *Datastore) open(hub *watch.Hub) (*mvcc.Store, error) {
-	initialized, suspect := d.has(initializedFile), d.has(suspectFile)
+	initialized := d.has(initializedFile)
 	donors, err := snapshot.Databases(d.cfg.SnapshotDir)
 	if err != nil {
 		return nil, err
 	}
 	cfg := mvcc.Config{
 		Donors: donors,
-		Path:   d.cfg.database(), Synchronous: d.cfg.Synchronous, MustExist: initialized, Check: suspect,
+		Path:   d.cfg.database(), Synchronous: d.cfg.Synchronous, MustExist: initialized,
 		Publish: hub.Publish, Log: d.cfg.Log,
 	}
 	store, err := mvcc.Open(cfg)
@@ -82,9 +80,6 @@ func (d *Datastore) open(hub *watch.Hub) (*mvcc.Store, error) {
 	}
 	if !initialized {
 		err = d.mark(initializedFile)
-	}
-	if suspect && err == nil {
-		err = os.Remove(filepath.Join(d.cfg.Dir, suspectFile))
 	}
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
@@ -127,5 +122,3 @@ func (d *Datastore) mark(name string) error {
 	}
 	return nil
 }
-
-func (d *Datastore) markSuspect() error { return d.mark(suspectFile) }

@@ -31,9 +31,6 @@ type Config struct {
 	WALLimit int64
 	// MustExist makes a missing or empty database an error instead of a new one.
 	MustExist bool
-	// Check verifies the structure of the whole file first. That is done anyway when the last user of the
-	// file did not close it.
-	Check bool
 	// Donors are databases of snapshots, best first, from which rows are taken again that have changed on the
 	// disk.
 	Donors []string
@@ -79,7 +76,6 @@ func Open(cfg Config) (*Store, error) {
 	if err := sqlite.Create(cfg.Path); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
-	check := cfg.Check || exists && fileSize(cfg.Path+"-wal") > 0
 	c, err := sqlite.Open(cfg.Path,
 		"busy_timeout = 10000",
 		"page_size = 4096",
@@ -93,18 +89,18 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := load(cfg, c, check)
+	s, err := load(cfg, c)
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return s, nil
 }
 
-func load(cfg Config, c *sqlite.Conn, check bool) (*Store, error) {
-	if check {
-		if err := sqlite.Check(c); err != nil {
-			return nil, err
-		}
+func load(cfg Config, c *sqlite.Conn) (*Store, error) {
+	// always, not only after a crash: damage can make rows disappear without any other sign, and all pages
+	// are read anyway
+	if err := sqlite.Check(c); err != nil {
+		return nil, err
 	}
 	if err := prepareSchema(c, cfg.MustExist); err != nil {
 		return nil, fmt.Errorf("prepare schema: %w", err)
@@ -116,6 +112,9 @@ func load(cfg Config, c *sqlite.Conn, check bool) (*Store, error) {
 		cfg: cfg, index: keyindex.New(), readers: make(chan *sqlite.Conn, maxReaders), failed: make(chan struct{}),
 	}
 	garbage, err := s.loadIndex(c)
+	if sqlite.SchemaFailed(err) {
+		err = fmt.Errorf("%w: %w", sqlite.ErrDamaged, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("load keys: %w", err)
 	}
@@ -230,7 +229,7 @@ func (s *Store) Close() error {
 }
 
 // Failed is closed when the disk lost data it had promised to keep or the file turned out to be damaged;
-// Err says why. The store takes no more writes then and must be opened again, with Check.
+// Err says why. The store takes no more writes then and must be opened again.
 func (s *Store) Failed() <-chan struct{} { return s.failed }
 
 // Err returns the reason of Failed, or nil.

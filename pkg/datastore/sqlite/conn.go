@@ -165,6 +165,10 @@ func Malformed(err error) bool {
 	return c == lib.SQLITE_CORRUPT || c == lib.SQLITE_NOTADB || errors.Is(err, ErrDamaged)
 }
 
+// SchemaFailed tells whether err says that a statement does not fit the tables. With statements that are
+// known to fit, the description of the tables is damaged.
+func SchemaFailed(err error) bool { return code(err) == lib.SQLITE_ERROR }
+
 // DiskFull tells whether err says that the file system has no space left.
 func DiskFull(err error) bool { return code(err) == lib.SQLITE_FULL }
 
