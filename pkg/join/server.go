@@ -26,8 +26,11 @@ const (
 	maxWrites = 10
 )
 
-// bodyTime is how long a client may take to send a request's body.
-const bodyTime = 10 * time.Second
+// bodyTime is how long a client may take to send a request's body, workTime how long its answer may take.
+const (
+	bodyTime = 10 * time.Second
+	workTime = 10 * time.Second
+)
 
 // ServerConfig is what the join API needs to know.
 type ServerConfig struct {
@@ -140,7 +143,9 @@ func (s *Server) limited(slots chan struct{}, r *http.Request, do func(*http.Req
 	select {
 	case slots <- struct{}{}:
 		defer func() { <-slots }()
-		return do(r)
+		ctx, cancel := context.WithTimeout(r.Context(), workTime)
+		defer cancel()
+		return do(r.WithContext(ctx))
 	default:
 		return nil, refuse(http.StatusTooManyRequests, codeBusy, "many nodes are joining: come back in a moment")
 	}

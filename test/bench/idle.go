@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/kedge-io/kedge/test/lab"
 )
 
@@ -44,6 +46,66 @@ func (b *bench) idleSite() error {
 		row{"idle disk writes", (writtenBytes(n, pid) - disk) / took.Hours() * 24 / 1e6, "MB a day", "1000; 200", note + ", write_bytes of the process"},
 	)
 	return nil
+}
+
+// agent watches a node that joined from behind address translation: how long joining takes, what it costs while nothing happens,
+// and how long exec takes through the tunnel.
+func (b *bench) agent() error {
+	l := lab.New(b.tb)
+	server := l.AddSite("bench").AddNode("server", lab.Server())
+	farm := l.AddSiteBehindNAT("farm")
+	server.Start()
+	server.AwaitReady()
+	n := farm.AddNode("node", lab.Agent("--server", server.URL(), "--token", server.Exec("cat", "/var/lib/kedge/server/agent-token")))
+	n.AddBusybox()
+	begin := time.Now()
+	n.Start()
+	server.AwaitNodes("node")
+	b.report.add(row{"agent join", time.Since(begin).Seconds(), "s", "", "start of kedge on an empty machine to Ready"})
+	n.AwaitReady()
+	status, err := n.Status()
+	if err != nil {
+		return err
+	}
+	client, err := server.Client()
+	if err != nil {
+		return err
+	}
+	for i := range 5 {
+		pod := smallPod(fmt.Sprintf("behind%d", i))
+		pod.Spec.NodeName = "node"
+		if _, err := client.CoreV1().Pods("default").Create(b.ctx, pod, metav1.CreateOptions{}); err != nil {
+			return err
+		}
+	}
+	server.AwaitPods("default", "bench=pod", 5)
+	b.tunnelExec(server, "behind0")
+	b.wait(time.Minute)
+	before, begin := farm.Uplink().Bytes(), time.Now()
+	cpu, pid := cpuSeconds(n, strconv.Itoa(status.PID)), strconv.Itoa(status.PID)
+	b.wait(b.opt.idle)
+	used, took := farm.Uplink().Bytes().Since(before), time.Since(begin)
+	note := fmt.Sprintf("over %s, 5 pods", took.Round(time.Second))
+	rollup := kilobytes(n.Exec("cat", "/proc/"+pid+"/smaps_rollup"))
+	b.report.add(
+		row{"agent, bytes on the link", float64(used.Total()) / 1000 / took.Minutes(), "KB a minute", "10; 2", note + ", both directions with IP headers"},
+		row{"  up", float64(used.Sent) / 1000 / took.Minutes(), "KB a minute", "", fmt.Sprintf("%.0f packets a minute in all", float64(used.PacketsSent+used.PacketsReceived)/took.Minutes())},
+		row{"agent memory, idle, PSS", rollup["Pss"] / 1024, "MiB", "200; 90", note},
+		row{"  anonymous", rollup["Pss_Anon"] / 1024, "MiB", "", ""},
+		row{"agent CPU, idle", (cpuSeconds(n, pid) - cpu) / took.Seconds() * 100, "% of a core", "4; 0.7", note},
+	)
+	return nil
+}
+
+// tunnelExec times a small command in a pod on the node behind the tunnel, with kubectl's own start.
+func (b *bench) tunnelExec(server *lab.Node, pod string) {
+	times := make([]time.Duration, 20)
+	for i := range times {
+		begin := time.Now()
+		server.Kubectl("exec", pod, "--", "true")
+		times[i] = time.Since(begin)
+	}
+	b.report.add(row{"exec through the tunnel", percentile(times, 50).Seconds() * 1000, "ms", "", "median of 20, kubectl's start included"})
 }
 
 // memory reports where the memory of the one process is.

@@ -35,6 +35,7 @@ func steps() []step {
 		{"size", (*bench).sizes},
 		{"start", (*bench).starts},
 		{"idle", (*bench).idleSite},
+		{"agent", (*bench).agent},
 		{"pods", (*bench).podStarts},
 		{"api", (*bench).apiWrites},
 		{"store", (*bench).store},
