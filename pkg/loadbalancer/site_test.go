@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
+	conflict "k8s.io/client-go/util/retry"
 )
 
 // binary is the built kedge, whose control plane is the real API.
@@ -172,12 +173,20 @@ func runUntilEnd(t *testing.T, c *Controller) {
 func addNode(t *testing.T, api kubernetes.Interface, name, ip string) {
 	t.Helper()
 	n := node(name, true, nil, in(ip))
-	made, err := api.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: n.ObjectMeta}, metav1.CreateOptions{})
-	if err != nil {
+	nodes := api.CoreV1().Nodes()
+	if _, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: n.ObjectMeta}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	made.Status = n.Status
-	if _, err := api.CoreV1().Nodes().UpdateStatus(t.Context(), made, metav1.UpdateOptions{}); err != nil {
+	// The control plane's own controllers write to a new node too.
+	if err := conflict.RetryOnConflict(conflict.DefaultBackoff, func() error {
+		made, err := nodes.Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		made.Status = n.Status
+		_, err = nodes.UpdateStatus(t.Context(), made, metav1.UpdateOptions{})
+		return err
+	}); err != nil {
 		t.Fatal(err)
 	}
 }
