@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -218,8 +219,13 @@ func history(t *testing.T, c *clientv3.Client, key string, opts []clientv3.OpOpt
 		if err := c.RequestProgress(ctx); err != nil {
 			t.Fatal(err)
 		}
-		resp, ok := <-events
-		if !ok || resp.Err() != nil {
+		var resp clientv3.WatchResponse
+		select {
+		case resp = <-events:
+		case <-time.After(100 * time.Millisecond):
+			continue // etcd forgets a request that comes before its watch has caught up
+		}
+		if resp.Err() != nil {
 			t.Fatalf("watch ended: %v", resp.Err())
 		}
 		for _, e := range resp.Events {
