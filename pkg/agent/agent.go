@@ -125,6 +125,9 @@ func (a *Agent) Runtime() (supervisor.Component, error) {
 func (a *Agent) Node() ([]supervisor.Component, error) {
 	makers := []func() (supervisor.Component, error){a.kubelet, a.podNetwork, a.proxy, a.dns, a.storage}
 	var parts []supervisor.Component
+	if a.cfg.NodeIPFound {
+		parts = append(parts, network.NewAddress(a.cfg.NodeIPs[0]))
+	}
 	for _, part := range makers {
 		c, err := part()
 		if err != nil {

@@ -102,7 +102,7 @@ func completeNode(cfg *config.Agent) error {
 		if err != nil {
 			return fmt.Errorf("find this node's address: %w", err)
 		}
-		cfg.NodeIPs = []netip.Addr{ip}
+		cfg.NodeIPs, cfg.NodeIPFound = []netip.Addr{ip}, true
 	}
 	if cfg.WithNodeID {
 		id, err := nodeID(filepath.Join(cfg.DataDir, "node-id"))

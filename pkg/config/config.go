@@ -51,6 +51,8 @@ type Agent struct {
 	NodeName string
 	// NodeIPs holds at most one address per IP family; empty means found by looking.
 	NodeIPs []netip.Addr
+	// NodeIPFound says that NodeIPs were found by looking, and may change.
+	NodeIPFound bool
 	// NodeLabels are key=value, set when the node registers.
 	NodeLabels []string
 	// NodeTaints are key[=value]:effect, set when the node registers.

@@ -118,3 +118,29 @@ func (s *scene) wantLog(n *lab.Node, parts ...string) {
 		}
 	}
 }
+
+func TestNodeWhoseAddressChanges(t *testing.T) {
+	s := newScene(t)
+	s.a1.Start()
+	s.s1.AwaitNodes("a1")
+	pod := s.pod("a1")
+	before := s.container(pod)
+	s.a1.Exec("sh", "-c", "dev=$(ip -o route show default | sed 's/.* dev \\([^ ]*\\).*/\\1/'); gw=$(ip -o route show default | sed 's/.* via \\([^ ]*\\).*/\\1/'); "+
+		"ip addr flush dev $dev; ip addr add 172.20.1.99/24 dev $dev; ip route add default via $gw")
+	if err := s.a1.AwaitExit(2 * time.Minute); err == nil {
+		t.Error("kedge ended without an error")
+	}
+	s.wantLog(s.a1, "and is 172.20.1.99 now")
+	s.a1.Start() // as the service manager does
+	s.lab.Await("the new address", time.Minute, func() error {
+		got := s.s1.Kubectl("get", "node", "a1", "-o", "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}")
+		if got != "172.20.1.99" {
+			return fmt.Errorf("address %s", got)
+		}
+		return nil
+	})
+	s.awaitExec(pod)
+	if after := s.container(pod); after != before {
+		t.Errorf("container %s became %s", before, after)
+	}
+}
