@@ -72,6 +72,7 @@ func (h *Hub) Publish(events []*mvccpb.Event, rev int64) {
 	}
 	h.rev = max(h.rev, rev)
 	for st := range h.streams {
+		st.reportProgress() // if it was asked for before it could be told
 		if st.queued > maxQueued {
 			st.fallBehind()
 		}

@@ -126,6 +126,8 @@ func TestProgressWaitsForWatchesBehind(t *testing.T) {
 	st.Watch(Options{ID: 2, Key: "a", Start: 9})
 	st.RequestProgress()
 	expect(t, next(t, st), "[2 0 @6]") // who waits for 9 must not be told of 6
+	p.write(h, 2, "elsewhere")
+	expect(t, next(t, st), "[-1 2 @8]")
 }
 
 func TestTickTellsOnlyNews(t *testing.T) {

@@ -137,8 +137,8 @@ func (st *Stream) Cancel(id int64) {
 	}
 }
 
-// RequestProgress queues one Progress for the whole stream: at once if no watch is behind, or else as
-// soon as the last has caught up.
+// RequestProgress queues one Progress for the whole stream: at once if no watch is behind or waits for the
+// future, or else as soon as that is so.
 func (st *Stream) RequestProgress() {
 	st.hub.mu.Lock()
 	defer st.hub.mu.Unlock()
@@ -150,12 +150,12 @@ func (st *Stream) reportProgress() {
 	if !st.progress || len(st.behind) > 0 {
 		return
 	}
-	st.progress = false
 	for _, w := range st.watches {
 		if w.next > st.hub.rev+1 { // wants the future only: telling it the present would take it back
 			return
 		}
 	}
+	st.progress = false
 	st.push(Delivery{WatchID: AllWatches, Kind: Progress, Revision: st.hub.rev})
 }
 
