@@ -118,6 +118,9 @@ func controllerManagerArgs(c Config) []string {
 		"--cluster-signing-legacy-unknown-cert-file=" + f.ServerCA,
 		"--cluster-signing-legacy-unknown-key-file=" + f.ServerCAKey,
 		"--controllers=*,tokencleaner",
+		// Making a service account and a token for each controller would take 5 s at upstream's 20 requests a second.
+		"--kube-api-burst=300",
+		"--kube-api-qps=100",
 		"--kubeconfig=" + f.ControllerKubeconfig,
 		"--leader-elect=" + strconv.FormatBool(!c.SingleServer),
 		"--profiling=false",

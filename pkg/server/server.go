@@ -41,13 +41,22 @@ func New(cfg config.Server, log *slog.Logger) (*Server, error) {
 	}
 	endpoint := cfg.DatastoreEndpoint
 	if endpoint == "" {
-		if s.store, err = datastore.New(datastore.Config{Dir: filepath.Join(cfg.DataDir, "server", "db"), Socket: DatastoreSocket, Log: log}); err != nil {
+		if s.store, err = datastore.New(s.storeConfig()); err != nil {
 			return nil, fmt.Errorf("prepare datastore: %w", err)
 		}
 		endpoint = s.store.Endpoint()
 	}
 	s.plane = s.planeConfig(endpoint)
 	return s, nil
+}
+
+// storeConfig keeps with each snapshot what else a restored site needs: its authorities, keys and tokens.
+func (s *Server) storeConfig() datastore.Config {
+	in := func(name string) string { return filepath.Join(s.cfg.DataDir, "server", name) }
+	return datastore.Config{
+		Dir: in("db"), Socket: DatastoreSocket, Log: s.log,
+		SnapshotFiles: []string{in("tls"), in("token"), in("node-token"), in("agent-token")},
+	}
 }
 
 // DatastoreSocket is where the datastore is served to the API server of the same machine.
@@ -90,6 +99,13 @@ func (s *Server) Controllers() ([]supervisor.Component, error) {
 			return nil, err
 		}
 		parts = append(parts, s.keepName(), role)
+	}
+	if s.store != nil {
+		report, err := s.recoveryReport()
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, report)
 	}
 	if !s.cfg.DisableControllerManager {
 		m, err := controlplane.NewControllerManager(s.plane)
