@@ -26,5 +26,5 @@
 //
 // Everything ends with the test. All sockets are inherited, so there are no ports, paths or listeners to leave behind; qemu dies
 // with the test process, even when that is killed; directories of a killed process are removed by the next one. Images
-// and caches live in build/vm; after a failure the logs stay in build/vm/logs/TEST/GUEST, and the test log says so.
+// and caches live in build/vm; after a failure the logs stay in build/vm/logs/TEST-PID/GUEST, and the test log says so.
 package vm

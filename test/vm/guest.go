@@ -85,8 +85,9 @@ func (g *Guest) makeDirs() (string, error) {
 		return "", err
 	}
 	build := filepath.Join(root, "build", "vm")
-	g.logDir = filepath.Join(build, "logs", strings.ReplaceAll(g.t.Name(), "/", "_"), g.cfg.Name)
-	if err := errors.Join(os.RemoveAll(g.logDir), os.MkdirAll(g.logDir, 0o755)); err != nil {
+	test := filepath.Join(build, "logs", strings.ReplaceAll(g.t.Name(), "/", "_"))
+	g.logDir = filepath.Join(fmt.Sprintf("%s-%d", test, os.Getpid()), g.cfg.Name)
+	if err := errors.Join(removeOldLogs(test), os.RemoveAll(g.logDir), os.MkdirAll(g.logDir, 0o755)); err != nil {
 		return "", err
 	}
 	unlockRuns, err := lockFile(filepath.Join(build, "run.lock"), syscall.LOCK_EX)
@@ -116,6 +117,17 @@ func (g *Guest) makeDirs() (string, error) {
 	}
 	g.t.Cleanup(unlock)
 	return runDir, nil
+}
+
+// removeOldLogs removes the logs of earlier runs of a test, but not of one that runs at the same time.
+func removeOldLogs(test string) error {
+	runs, err := filepath.Glob(test + "-*")
+	for _, dir := range runs {
+		if _, gone := os.Stat("/proc/" + strings.TrimPrefix(dir, test+"-")); gone != nil {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	return err
 }
 
 // LogDir holds serial.log (kernel and console of all boots), qemu.log and, after a failure, journal.txt.

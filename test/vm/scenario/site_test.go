@@ -69,7 +69,9 @@ func TestSite(t *testing.T) {
 		}
 		before = comeBack(t, g, a, l, before)
 	}
+	off := time.Now()
 	g.Shutdown()
+	t.Logf("powered off in order after %v", short(time.Since(off)))
 }
 
 // newSite is a machine with kedge, its service file and an image archive.
