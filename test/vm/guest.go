@@ -22,7 +22,7 @@ import (
 const (
 	// bootTimeout is generous: the processor is emulated and the host may be busy.
 	bootTimeout     = 5 * time.Minute
-	shutdownTimeout = 2 * time.Minute
+	shutdownTimeout = 4 * time.Minute
 	// holdTime is how long a power cut waits for the guest to write something.
 	holdTime = 2 * time.Second
 )
