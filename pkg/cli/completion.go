@@ -89,6 +89,9 @@ func candidates(words []string, commands []*cli.Command) []string {
 			}
 		}
 	} else if i := slices.IndexFunc(commands, func(c *cli.Command) bool { return c.Name == words[0] }); i >= 0 {
+		if len(commands[i].Subcommands) > 0 && !(len(words) == 2 && strings.HasPrefix(unfinished, "-")) {
+			return candidates(words[1:], commands[i].Subcommands)
+		}
 		if strings.Contains(commands[i].ArgsUsage, "|") {
 			all = strings.Split(commands[i].ArgsUsage, "|")
 		}

@@ -164,3 +164,19 @@ func TestNearest(t *testing.T) {
 		}
 	}
 }
+
+func TestAgentIsToldWhereToJoin(t *testing.T) {
+	cfg, err := LoadAgent(isolated(t, map[string]string{
+		"K3S_URL": "https://a:6443,https://b:6443", "K3S_TOKEN": "theirs", "KEDGE_TOKEN": "ours", "K3S_TOKEN_FILE": "",
+	}, map[string][]string{"with-node-id": {"true"}}))
+	if err != nil || strings.Join(cfg.Servers, " ") != "https://a:6443 https://b:6443" || cfg.Token != "ours" || !cfg.WithNodeID {
+		t.Errorf("%+v, %v", cfg, err)
+	}
+	server, err := LoadServer(isolated(t, map[string]string{"K3S_TOKEN": "s", "K3S_AGENT_TOKEN": "a"}, nil))
+	if err != nil || server.Token != "s" || server.AgentToken != "a" {
+		t.Errorf("%q, %q, %v", server.Token, server.AgentToken, err)
+	}
+	if _, err := LoadServer(isolated(t, nil, map[string][]string{"agent-token": {"a"}, "agent-token-file": {"/b"}})); err == nil {
+		t.Error("two agent tokens were taken")
+	}
+}
