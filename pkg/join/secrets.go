@@ -33,11 +33,11 @@ const (
 	identityKey    = "fingerprint"
 )
 
-// errTaken says that a node name belongs to another key; errUnbound that it belongs to none and no token approved this one.
-var (
-	errTaken   = errors.New("node name belongs to another machine")
-	errUnbound = errors.New("node name belongs to no machine")
-)
+// ErrNameTaken says that a node name belongs to another key.
+var ErrNameTaken = errors.New("node name belongs to another machine")
+
+// errUnbound says that a node name belongs to no key and no token approved this one.
+var errUnbound = errors.New("node name belongs to no machine")
 
 // fingerprint names a public key: the SHA-256 of its PKIX form in hex.
 func fingerprint(key any) (string, error) {
@@ -73,7 +73,7 @@ func (i Identities) bind(ctx context.Context, node, print string, approved bool)
 		known, err := i.Secrets.Get(ctx, node+identitySuffix, metav1.GetOptions{})
 		if err == nil {
 			if !same(string(known.Data[identityKey]), print) {
-				return errTaken
+				return ErrNameTaken
 			}
 			return nil
 		}

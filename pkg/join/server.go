@@ -303,7 +303,7 @@ func (s *Server) admit(ctx context.Context, node string, key crypto.PublicKey, a
 		return refuse(http.StatusBadRequest, codeRequest, "%v", err)
 	}
 	switch err := s.identities.bind(ctx, node, print, approved); {
-	case errors.Is(err, errTaken):
+	case errors.Is(err, ErrNameTaken):
 		s.cfg.Log.Warn("a machine asked for the name of another node", "node", node)
 		return refuse(http.StatusForbidden, codeNameTaken, "node name %s belongs to another machine", node)
 	case errors.Is(err, errUnbound):

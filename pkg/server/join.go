@@ -136,7 +136,11 @@ func (s *Server) keepName() supervisor.Component {
 			if err == nil || ctx.Err() != nil {
 				break
 			}
-			s.log.Warn("name of this node is not reserved", "node", s.cfg.NodeName, "error", err)
+			s.log.Warn("name of this node is not reserved for it", "node", s.cfg.NodeName, "error", err)
+			if errors.Is(err, join.ErrNameTaken) { // by this machine before it was installed anew, or by another one
+				s.log.Warn("make the name this machine's with kedge node readopt, and restart kedge", "node", s.cfg.NodeName)
+				break
+			}
 			select {
 			case <-ctx.Done():
 			case <-time.After(time.Minute):
