@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"github.com/kedge-io/kedge/pkg/addons/manifest"
 	"io/fs"
 	"os"
 	"path"
@@ -16,7 +15,9 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
-	"golang.org/x/sys/unix"
+
+	"github.com/kedge-io/kedge/pkg/addons/manifest"
+	"github.com/kedge-io/kedge/pkg/dropin"
 )
 
 const (
@@ -142,7 +143,7 @@ func readManifest(e entry) (data []byte, checksum string, ok bool, err error) {
 		return nil, "", true, err
 	}
 	defer file.Close()
-	if beingWritten(file) {
+	if writing, _ := dropin.Writing(file); writing { // without leases the quiet time decides
 		return nil, "", false, nil
 	}
 	data = make([]byte, e.print.size)
@@ -156,16 +157,6 @@ func readManifest(e entry) (data []byte, checksum string, ok bool, err error) {
 	}
 	sum := sha256.Sum256(data)
 	return data, hex.EncodeToString(sum[:]), true, nil
-}
-
-// beingWritten asks the kernel for a read lease, which it refuses while any process has the file open for writing. File
-// systems without leases leave it to the quiet time.
-func beingWritten(file *os.File) bool {
-	_, err := unix.FcntlInt(file.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
-	if err == nil {
-		_, _ = unix.FcntlInt(file.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
-	}
-	return errors.Is(err, unix.EAGAIN)
 }
 
 // watcher tells when something happened in any of a changing set of directories. Without inotify it stays silent, and the

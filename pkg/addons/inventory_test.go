@@ -172,28 +172,6 @@ func TestWhatIsAManifest(t *testing.T) {
 	}
 }
 
-func TestOpenForWriting(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a.yaml")
-	out, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	in, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	if !beingWritten(in) {
-		t.Skip("this file system has no leases")
-	}
-	if err := out.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if beingWritten(in) {
-		t.Error("still being written after close")
-	}
-}
-
 func TestRetryDelay(t *testing.T) {
 	for failures, want := range map[int]time.Duration{1: 250 * time.Millisecond, 2: 500 * time.Millisecond, 5: 4 * time.Second, 12: 5 * time.Minute, 1000: 5 * time.Minute} {
 		if got := retryDelay(failures); got != want {

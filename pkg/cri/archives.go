@@ -15,6 +15,8 @@ import (
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/kedge-io/kedge/pkg/dropin"
 )
 
 // ArchivesConfig says where image archives lie and where they go.
@@ -42,8 +44,10 @@ type archive struct {
 }
 
 const (
-	// settle is how long a file must have kept its size and time before it is read: it may still be copied.
+	// settle is how long a file must have kept its time before it is read where the kernel cannot say whether it is still
+	// being written; again is when a file that was is looked at again.
 	settle = time.Second
+	again  = 200 * time.Millisecond
 	// rescan is how often the store is compared with the directory although nothing changed.
 	rescan = 10 * time.Minute
 )
@@ -88,7 +92,7 @@ func (a *Archives) Run(ctx context.Context) error {
 		a.synced.Store(true)
 		next.Reset(rescan)
 		if unsettled {
-			next.Reset(settle)
+			next.Reset(again)
 		}
 		select {
 		case <-ctx.Done():
@@ -123,7 +127,7 @@ func (a *Archives) sync(ctx context.Context, client *containerd.Client) (unsettl
 		if old, ok := a.failed[e.Name()]; ok && old.same(now) {
 			continue
 		}
-		if a.synced.Load() && time.Since(info.ModTime()) < settle {
+		if growing(filepath.Join(a.cfg.Dir, e.Name()), info.ModTime()) {
 			unsettled = true
 			continue
 		}
@@ -135,6 +139,17 @@ func (a *Archives) sync(ctx context.Context, client *containerd.Client) (unsettl
 		a.log.Warn("remember imported images", "error", err)
 	}
 	return unsettled
+}
+
+// growing reports whether somebody may still be writing the file.
+func growing(path string, modified time.Time) bool {
+	file, err := os.Open(path)
+	if err != nil {
+		return false // the import says why
+	}
+	defer file.Close()
+	writing, known := dropin.Writing(file)
+	return writing || !known && time.Since(modified) < settle
 }
 
 // load imports one archive and says how it went; a broken one is not tried again until it changes.

@@ -16,6 +16,7 @@ leaf        pkg/apis/addons/v1alpha1
 leaf        pkg/version
 foundation  pkg/certs
 foundation  pkg/check
+foundation  pkg/dropin
 foundation  pkg/ipam
 foundation  pkg/kube
 foundation  pkg/logs
