@@ -38,6 +38,7 @@ func harmless() []string {
 		"Resetting endpoints for master service",
 		`err="namespaces \"kube-system\" not found"`,   // the API server asks before it has made it
 		"Error updating node status, will retry",       // the kubelet has not registered yet
+		"failed to read memory cgroup",                 // a pod that is being made or removed; with version 1
 		"read version",                                 // a controller's cache is a moment behind
 		"Terminating all watchers from cacher",         // stopping
 		"Failed to shutdown server",                    // stopping: watches that nobody closes any more
