@@ -269,6 +269,9 @@ func (s *Server) holds(tx *mvcc.Tx, c *pb.Compare) (bool, error) {
 		if keys, err = tx.Keys(string(c.Key), string(c.RangeEnd)); err != nil {
 			return false, err
 		}
+		if len(keys) == 0 { // nothing in the range compares as one key that does not exist
+			return c.Target != pb.Compare_VALUE && compareHolds(c, keyindex.Rev{}, nil), nil
+		}
 	}
 	for _, key := range keys {
 		rev, exists := tx.Head(key)
