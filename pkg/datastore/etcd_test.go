@@ -169,7 +169,7 @@ func answer(t *testing.T, c *clientv3.Client, op clientv3.Op) string {
 	case op.IsPut():
 		return fmt.Sprint("put at ", resp.Put().Header.Revision, " before ", describeKV(resp.Put().PrevKv))
 	case op.IsDelete():
-		return describeDelete((*clientv3.DeleteResponse)(resp.Del()))
+		return describeDelete(resp.Del())
 	}
 	txn := resp.Txn()
 	s := fmt.Sprint("transaction at ", txn.Header.Revision, " ", txn.Succeeded)

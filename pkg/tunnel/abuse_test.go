@@ -2,6 +2,7 @@ package tunnel_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -172,7 +173,8 @@ func TestDeadlineClosesTheStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := c.Read(make([]byte, 1))
-	if timeout, ok := err.(net.Error); !ok || !timeout.Timeout() {
+	var timeout net.Error
+	if !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Errorf("read past its deadline: %v", err)
 	}
 }
