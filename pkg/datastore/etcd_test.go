@@ -1,6 +1,7 @@
 package datastore_test
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -14,9 +15,22 @@ import (
 // TestSameAsEtcd sends the same random requests to an etcd and to a datastore of ours and compares every
 // answer, and at the end what watches from random revisions saw. Transactions write at most one key, because
 // each further write has a revision of its own with us.
+//
+// The seeds are the same in each run, so that a change is to blame when it fails; -etcd-seeds adds random ones.
 func TestSameAsEtcd(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	const emptyRange = 13647680436968249506 // compares a range without keys
+	seeds := []uint64{1, emptyRange}
+	for range *etcdSeeds {
+		seeds = append(seeds, rand.Uint64())
+	}
+	for _, seed := range seeds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { sameAsEtcd(t, seed) })
+	}
+}
+
+var etcdSeeds = flag.Int("etcd-seeds", 0, "random runs of TestSameAsEtcd")
+
+func sameAsEtcd(t *testing.T, seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	etcd, ours := newClient(t, startEtcd(t)), newStore(t)
 	g := &requests{rnd: rnd, rev: 1, compacted: 0}
