@@ -151,7 +151,8 @@ func parsePrefixes(in []string) ([]netip.Prefix, error) {
 }
 
 // writeConflist writes the CNI configuration when it differs. A rename inside the directory makes it
-// appear whole and is what containerd's watcher reacts to: it ignores files that are merely created.
+// appear whole and is what containerd's watcher reacts to: it ignores files that are merely created, and would complain of
+// one that is written under another name.
 func (p *Pods) writeConflist(cidrs []netip.Prefix) error {
 	want, err := conflist(cidrs, p.cfg.IPAMDir, p.cfg.PodsDir)
 	if err != nil {
@@ -160,11 +161,11 @@ func (p *Pods) writeConflist(cidrs []netip.Prefix) error {
 	if have, err := os.ReadFile(p.conflistPath()); err == nil && bytes.Equal(have, want) {
 		return nil
 	}
-	tmp := filepath.Join(p.cfg.CNIConfDir, conflistName+".new")
-	if err := os.WriteFile(tmp, want, 0o600); err != nil {
+	outside, inside := filepath.Join(p.cfg.IPAMDir, conflistName+".new"), filepath.Join(p.cfg.CNIConfDir, conflistName+".new")
+	if err := os.WriteFile(outside, want, 0o600); err != nil {
 		return fmt.Errorf("write CNI configuration: %w", err)
 	}
-	if err := os.Rename(tmp, p.conflistPath()); err != nil {
+	if err := errors.Join(os.Rename(outside, inside), os.Rename(inside, p.conflistPath())); err != nil {
 		return fmt.Errorf("write CNI configuration: %w", err)
 	}
 	return nil

@@ -95,9 +95,9 @@ func (s *scene) reaches(node string) {
 	if got := s.s1.Kubectl("exec", pod, "--", "cat", "/tmp/file"); got != "content" {
 		s.Errorf("cp to %s: %q", pod, got)
 	}
-	forward := "kedge kubectl port-forward pod/" + pod + " 18080:8080 >/tmp/forward 2>&1 & pid=$!; " +
+	forward := "rm -f /tmp/forward; kedge kubectl port-forward pod/" + pod + " 18080:8080 >/tmp/forward 2>&1 & pid=$!; " +
 		"for i in 1 2 3 4 5 6 7 8 9 10; do grep -q Forwarding /tmp/forward && break; sleep 0.5; done; " +
-		"curl -s http://127.0.0.1:18080/; kill $pid"
+		"curl -s --retry 5 --retry-connrefused http://127.0.0.1:18080/; kill $pid"
 	if got := s.s1.Exec("sh", "-c", "PATH=$PATH:/opt/kedge/bin; "+forward); got != "page of "+node {
 		s.Errorf("port-forward to %s: %q", pod, got)
 	}
