@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -67,12 +66,8 @@ func New(ctx context.Context, cfg config.Agent, cluster Cluster, signer certs.Si
 	if err := network.PrepareHost(log, hasIPv6(cluster.ClusterCIDRs)); err != nil {
 		return nil, fmt.Errorf("prepare host: %w", err)
 	}
-	ips := make([]net.IP, 0, len(cfg.NodeIPs))
-	for _, ip := range cfg.NodeIPs {
-		ips = append(ips, ip.AsSlice())
-	}
 	a.certs, err = certs.EnsureNode(ctx, certs.NodeConfig{
-		DataDir: cfg.DataDir, NodeName: cfg.NodeName, NodeIPs: ips, ServerURL: cluster.ServerURL,
+		DataDir: cfg.DataDir, NodeName: cfg.NodeName, NodeIPs: cfg.StdNodeIPs(), ServerURL: cluster.ServerURL,
 		ServerCA: cluster.ServerCA, ClientCA: cluster.ClientCA, Signer: signer,
 	})
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"path/filepath"
 
 	"github.com/kedge-io/kedge/pkg/config"
@@ -37,12 +36,8 @@ func Join(ctx context.Context, cfg config.Agent, log *slog.Logger) (*Agent, erro
 	if err != nil {
 		return nil, err
 	}
-	ips := make([]net.IP, 0, len(cfg.NodeIPs))
-	for _, ip := range cfg.NodeIPs {
-		ips = append(ips, ip.AsSlice())
-	}
 	client, err := join.NewClient(join.ClientConfig{
-		DataDir: cfg.DataDir, Servers: servers.All, Token: cfg.Token, NodeName: cfg.NodeName, NodeIPs: ips, Log: log,
+		DataDir: cfg.DataDir, Servers: servers.All, Token: cfg.Token, NodeName: cfg.NodeName, NodeIPs: cfg.StdNodeIPs(), Log: log,
 	})
 	if err != nil {
 		return nil, err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"net"
 
 	"github.com/kedge-io/kedge/pkg/agent"
 	"github.com/kedge-io/kedge/pkg/certs"
@@ -94,11 +93,7 @@ func clusterOf(cfg config.Server, s *server.Server) (agent.Cluster, error) {
 
 // localAgent prepares the node on the server's own machine; its certificates are signed without a network.
 func localAgent(ctx context.Context, cfg config.Server, s *server.Server, cluster agent.Cluster, log *slog.Logger) (*agent.Agent, error) {
-	ips := make([]net.IP, len(cfg.NodeIPs))
-	for i, ip := range cfg.NodeIPs {
-		ips[i] = ip.AsSlice()
-	}
-	signer, err := s.Certs().NodeSigner(certs.NodeIdentity{Name: cfg.NodeName, IPs: ips})
+	signer, err := s.Certs().NodeSigner(certs.NodeIdentity{Name: cfg.NodeName, IPs: cfg.StdNodeIPs()})
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@
 package config
 
 import (
+	"net"
 	"net/netip"
 	"os"
 )
@@ -119,4 +120,13 @@ func (s Server) Disabled(addon string) bool {
 		}
 	}
 	return false
+}
+
+// StdNodeIPs are NodeIPs in the type of package net, which certificates use.
+func (a Agent) StdNodeIPs() []net.IP {
+	ips := make([]net.IP, len(a.NodeIPs))
+	for i, ip := range a.NodeIPs {
+		ips[i] = ip.AsSlice()
+	}
+	return ips
 }
