@@ -14,30 +14,23 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 )
 
 // Client is the test's end of the channel. Its calls may run at the same time.
 type Client struct {
-	http   *http.Client
-	stream io.Closer
+	// connect makes the one HTTP/2 connection at the first call, and returns it to all the others.
+	connect func() (*http.ClientConn, error)
+	stream  io.Closer
 }
-
-// errChannel is returned for every call after the stream broke.
-var errChannel = errors.New("control channel closed")
 
 // NewClient speaks over the stream, which it owns from now on. The other end may start to answer much later.
 func NewClient(stream io.ReadWriteCloser) *Client {
-	var used atomic.Bool
-	dial := func(context.Context, string, string) (net.Conn, error) {
-		if used.Swap(true) {
-			return nil, errChannel
-		}
-		return streamConn{stream}, nil
-	}
-	return &Client{stream: stream, http: &http.Client{
-		Transport: &http.Transport{DialContext: dial, Protocols: protocols(), HTTP2: windows(), DisableCompression: true},
-	}}
+	dial := func(context.Context, string, string) (net.Conn, error) { return streamConn{stream}, nil }
+	transport := &http.Transport{DialContext: dial, Protocols: protocols(), HTTP2: windows(), DisableCompression: true}
+	return &Client{stream: stream, connect: sync.OnceValues(func() (*http.ClientConn, error) {
+		return transport.NewClientConn(context.Background(), "http", "guest:80")
+	})}
 }
 
 // Close ends the channel and every call on it.
@@ -50,7 +43,11 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.http.Do(req)
+	conn, err := c.connect()
+	if err != nil {
+		return nil, err
+	}
+	resp, err := conn.RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}
