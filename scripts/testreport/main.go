@@ -1,5 +1,5 @@
-// Command testreport reads the events of go test -json, prints what failed and was skipped, and
-// ends with one line of counts. It is for scripts/test.sh only.
+// Command testreport reads the events of go test -json, prints what failed and was skipped, tries the few tests that failed
+// once more, alone, with the go test flags it is given, and ends with one line of counts. It is for scripts/test.sh only.
 package main
 
 import (
@@ -25,12 +25,20 @@ type report struct {
 	skips                   []string
 }
 
+func newReport() *report {
+	return &report{output: map[string]*strings.Builder{}, broken: map[string]bool{}}
+}
+
 func main() {
-	r := report{output: map[string]*strings.Builder{}, broken: map[string]bool{}}
+	r := newReport()
 	r.read(os.Stdin, os.Stdout)
+	flaky := r.again(os.Args[1:], os.Stdout)
 	sort.Strings(r.skips)
 	for _, s := range r.skips {
 		fmt.Println("SKIP", s)
+	}
+	for _, name := range flaky {
+		fmt.Println("FLAKY", name+": failed beside others, passed alone")
 	}
 	for name := range r.broken {
 		fmt.Println("FAIL", name)
