@@ -102,6 +102,9 @@ type Server struct {
 	// WriteKubeconfigGroup is a group name or number; empty leaves the group alone.
 	WriteKubeconfigGroup string
 
+	// MetricsPeriod is how many seconds usage counts as current; 0 for the default.
+	MetricsPeriod int
+
 	// DatastoreEndpoint is empty for the SQLite file in the data directory.
 	DatastoreEndpoint                                               string
 	DatastoreCAFile, DatastoreCertFile, DatastoreKeyFile            string

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apiserver/pkg/util/webhook"
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 
+	"github.com/kedge-io/kedge/pkg/controlplane/localapi"
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	"k8s.io/client-go/rest"
 	apiapp "k8s.io/kubernetes/cmd/kube-apiserver/app"
@@ -35,6 +36,9 @@ type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 // Wrap puts handlers in front of the API server's own on the shared port. auth says who a request comes from.
 type Wrap func(api http.Handler, auth authenticator.Request) http.Handler
 
+// LocalAPI is a group version that this process answers itself, behind the API server's authentication and authorization.
+type LocalAPI = localapi.API
+
 // stopTimeout is how long open connections may hold the stop of the API server.
 const stopTimeout = time.Second
 
@@ -44,6 +48,8 @@ type APIServer struct {
 	Dial Dial
 	// Wrap, when set, shares the port with kedge's own handlers.
 	Wrap Wrap
+	// Local are the APIs that kedge's own handlers answer.
+	Local []LocalAPI
 
 	opts    apioptions.CompletedOptions
 	options *apioptions.ServerRunOptions
@@ -140,8 +146,9 @@ func (a *APIServer) config() (*apiapp.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build proxy to nodes: %w", err)
 	}
+	localapi.Announce(a.Local, c.Aggregator.GenericConfig.AggregatedDiscoveryGroupManager)
 	c.Aggregator.GenericConfig.BuildHandlerChainFunc = func(api http.Handler, g *genericapiserver.Config) http.Handler {
-		kubelets.next = api
+		kubelets.next = localapi.Front(a.Local, api)
 		chain := genericapiserver.DefaultBuildHandlerChain(kubelets, g)
 		if a.Wrap == nil {
 			return chain

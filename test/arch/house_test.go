@@ -26,6 +26,7 @@ foundation  pkg/supervisor
 feature     pkg/addons
 feature/1   pkg/addons/manifest
 feature     pkg/controlplane
+feature/1   pkg/controlplane/localapi
 feature     pkg/cri
 feature     pkg/datastore
 feature/1   pkg/datastore/etcdapi
@@ -40,6 +41,7 @@ feature     pkg/dns
 feature     pkg/join
 feature     pkg/kubelet
 feature     pkg/loadbalancer
+feature     pkg/metrics
 feature     pkg/network
 feature     pkg/status
 feature     pkg/storage
