@@ -19,7 +19,9 @@ import (
 	"k8s.io/apiserver/pkg/util/webhook"
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 
+	"github.com/kedge-io/kedge/pkg/controlplane/kinds"
 	"github.com/kedge-io/kedge/pkg/controlplane/localapi"
+	"github.com/kedge-io/kedge/pkg/conversion"
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	"k8s.io/client-go/rest"
 	apiapp "k8s.io/kubernetes/cmd/kube-apiserver/app"
@@ -48,6 +50,8 @@ type APIServer struct {
 	Dial Dial
 	// Wrap, when set, shares the port with kedge's own handlers.
 	Wrap Wrap
+	// Kinds, when set, convert and check kedge's own custom resources.
+	Kinds *conversion.Registry
 	// Local are the APIs that kedge's own handlers answer.
 	Local []LocalAPI
 
@@ -74,6 +78,7 @@ func (*APIServer) Name() string { return "apiserver" }
 
 // Run implements supervisor.Component.
 func (a *APIServer) Run(ctx context.Context) error {
+	kinds.Admit(a.options.Admission, a.Kinds)
 	opts, err := a.options.Complete(ctx)
 	if err != nil {
 		return fmt.Errorf("complete options: %w", err)
@@ -132,8 +137,8 @@ func (a *APIServer) config() (*apiapp.Config, error) {
 	c := &apiapp.Config{Options: a.opts, KubeAPIs: kube}
 	cp := kube.ControlPlane
 	c.ApiExtensions, err = controlplaneapiserver.CreateAPIExtensionsConfig(*cp.Generic, cp.VersionedInformers, initializers, a.opts.CompletedOptions,
-		a.opts.MasterCount, resolver, webhook.NewDefaultAuthenticationInfoResolverWrapper(cp.ProxyTransport, cp.Generic.EgressSelector,
-			cp.Generic.LoopbackClientConfig, cp.Generic.TracerProvider))
+		a.opts.MasterCount, resolver, kinds.ConvertHere(a.Kinds, webhook.NewDefaultAuthenticationInfoResolverWrapper(cp.ProxyTransport,
+			cp.Generic.EgressSelector, cp.Generic.LoopbackClientConfig, cp.Generic.TracerProvider)))
 	if err != nil {
 		return nil, fmt.Errorf("build extensions configuration: %w", err)
 	}

@@ -87,6 +87,9 @@ func (s *Server) APIServer(settings func() ([]byte, error)) (supervisor.Componen
 	if s.gate, err = s.openGate(api, settings); err != nil {
 		return nil, fmt.Errorf("prepare joining: %w", err)
 	}
+	if api.Kinds, err = s.kinds(); err != nil {
+		return nil, fmt.Errorf("collect kinds: %w", err)
+	}
 	if api.Local, err = s.localAPIs(); err != nil {
 		return nil, err
 	}

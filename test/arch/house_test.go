@@ -16,6 +16,7 @@ leaf        pkg/apis/addons/v1alpha1
 leaf        pkg/version
 foundation  pkg/certs
 foundation  pkg/check
+foundation  pkg/conversion
 foundation  pkg/dropin
 foundation  pkg/ipam
 foundation  pkg/kube
@@ -26,6 +27,7 @@ foundation  pkg/supervisor
 feature     pkg/addons
 feature/1   pkg/addons/manifest
 feature     pkg/controlplane
+feature/1   pkg/controlplane/kinds
 feature/1   pkg/controlplane/localapi
 feature     pkg/cri
 feature     pkg/datastore
