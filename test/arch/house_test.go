@@ -27,6 +27,7 @@ foundation  pkg/supervisor
 feature     pkg/addons
 feature/1   pkg/addons/manifest
 feature     pkg/controlplane
+feature/1   pkg/controlplane/openapi
 feature/1   pkg/controlplane/kinds
 feature/1   pkg/controlplane/localapi
 feature     pkg/cri
