@@ -26,6 +26,7 @@ foundation  pkg/payload
 foundation  pkg/supervisor
 feature     pkg/addons
 feature/1   pkg/addons/manifest
+feature/8   pkg/autonomy/filter
 feature     pkg/controlplane
 feature/1   pkg/controlplane/openapi
 feature/1   pkg/controlplane/kinds
