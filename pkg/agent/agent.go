@@ -30,7 +30,7 @@ type Cluster struct {
 	ClusterCIDRs       []netip.Prefix
 	DNS                []netip.Addr
 	Domain             string
-	// PodNetwork is bridge or none.
+	// PodNetwork is a backend of the pod network, bridge or none.
 	PodNetwork string
 	// NoProxy leaves Services to a network plugin of the user.
 	NoProxy bool
@@ -163,8 +163,9 @@ func (a *Agent) podNetwork() (supervisor.Component, error) {
 		return nil, err
 	}
 	return network.NewPods(network.PodConfig{
-		NodeName: a.cfg.NodeName, Kubeconfig: a.certs.KubeletKubeconfig, ClusterCIDRs: a.cluster.ClusterCIDRs,
-		CNIConfDir: a.paths.cniConf, IPAMDir: a.paths.ipam, PodsDir: filepath.Join(a.paths.kubelet, "pods"), Nft: nft,
+		NodeName: a.cfg.NodeName, Kubeconfig: a.certs.KubeletKubeconfig, ControllerKubeconfig: a.certs.ControllerKubeconfig,
+		ClusterCIDRs: a.cluster.ClusterCIDRs, Backend: a.cluster.PodNetwork, NodeIPs: a.cfg.NodeIPs, Interface: a.cfg.FlannelIface,
+		CNIConfDir: a.paths.cniConf, IPAMDir: a.paths.ipam, StateDir: a.paths.network, PodsDir: filepath.Join(a.paths.kubelet, "pods"), Nft: nft,
 	}, a.log)
 }
 

@@ -22,7 +22,7 @@ const (
 type paths struct {
 	containerd, containerdConfig, registries string
 	images, imagesCache                      string
-	cniConf, ipam                            string
+	cniConf, ipam, network                   string
 	kubelet, staticPods, volumePlugins       string
 	resolvConf                               string
 }
@@ -37,6 +37,7 @@ func newPaths(dataDir string) paths {
 		imagesCache:      in("images.json"),
 		cniConf:          in("etc", "cni", "net.d"),
 		ipam:             in("ipam"),
+		network:          in("network"),
 		kubelet:          in("kubelet"),
 		staticPods:       in("pod-manifests"),
 		resolvConf:       in("etc", "resolv.conf"),

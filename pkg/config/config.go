@@ -58,6 +58,8 @@ type Agent struct {
 	NodeLabels []string
 	// NodeTaints are key[=value]:effect, set when the node registers.
 	NodeTaints []string
+	// FlannelIface is the interface that leads to the pods of other nodes; empty means found by the node's address.
+	FlannelIface string
 	// ResolvConf is the resolver file for pods that use the host's DNS; empty means found by looking.
 	ResolvConf string
 
@@ -93,7 +95,7 @@ type Server struct {
 	// ClusterDNS lies inside ServiceCIDRs; the tenth address of each unless set.
 	ClusterDNS    []netip.Addr
 	ClusterDomain string
-	// FlannelBackend is bridge or none.
+	// FlannelBackend is vxlan, host-gw, wireguard-native, bridge or none.
 	FlannelBackend string
 
 	WriteKubeconfig string

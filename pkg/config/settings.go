@@ -112,8 +112,8 @@ func networkSettings() []Setting {
 		{Name: "cluster-domain", Group: group, Value: "DOMAIN", Default: "cluster.local", Server: true,
 			Usage: "DNS domain of the cluster.",
 			bind:  text(func(s *Server) *string { return &s.ClusterDomain })},
-		{Name: "flannel-backend", Group: group, Value: "bridge|none", Default: "bridge", Server: true,
-			Usage: "How pods reach each other: bridge inside one node, or none to bring a CNI plugin of your own.",
+		{Name: "flannel-backend", Group: group, Value: "vxlan|host-gw|wireguard-native|bridge|none", Default: "vxlan", Server: true,
+			Usage: "How pods of different nodes reach each other; bridge: not at all, none: by a CNI plugin of your own.",
 			bind:  text(func(s *Server) *string { return &s.FlannelBackend })},
 	}
 }
@@ -190,6 +190,9 @@ func nodeSettings() []Setting {
 		{Name: "node-ip", Short: "i", Group: group, Value: "IP", DefaultText: "the address of the default route", Repeat: true,
 			Usage: "Address of this node; one per IP family.",
 			bind:  addresses(func(s *Server) *[]netip.Addr { return &s.NodeIPs })},
+		{Name: "flannel-iface", Group: group, Value: "NAME", DefaultText: "the one with the node's IP",
+			Usage: "Interface by which the pods of other nodes are reached.",
+			bind:  text(func(s *Server) *string { return &s.FlannelIface })},
 		{Name: "node-label", Group: group, Value: "KEY=VALUE", Repeat: true,
 			Usage: "Label that the node gets when it registers.",
 			bind:  list(func(s *Server) *[]string { return &s.NodeLabels })},

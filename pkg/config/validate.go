@@ -32,7 +32,7 @@ func (s Server) Validate() error {
 		s.validateNetworks(),
 		s.validateDNS(),
 		s.validateNodePorts(),
-		oneOf("flannel-backend", s.FlannelBackend, "bridge", "none"),
+		oneOf("flannel-backend", s.FlannelBackend, "vxlan", "host-gw", "wireguard-native", "bridge", "none"),
 		s.validateDatastore(),
 		s.validateAddons(),
 		absolute("write-kubeconfig", s.WriteKubeconfig),

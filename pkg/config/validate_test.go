@@ -52,7 +52,7 @@ func TestValidateServerNamesTheFlagAndTheFix(t *testing.T) {
 		{"cluster-dns=10.43.0.1", "--cluster-dns: 10.43.0.1 is taken"},
 		{"service-node-port-range=30000", `--service-node-port-range: "30000" is not a range of ports`},
 		{"service-node-port-range=6000-7000", "contains https-listen-port 6443"},
-		{"flannel-backend=vxlan", `--flannel-backend: "vxlan" is not one of bridge, none`},
+		{"flannel-backend=udp", `--flannel-backend: "udp" is not one of vxlan, host-gw, wireguard-native, bridge, none`},
 		{"datastore-cafile=/ca", "need --datastore-endpoint"},
 		{"datastore-endpoint=redis://x", `"redis://x" is not the URL of an etcd`},
 		{"datastore-endpoint=https://", `"https://" is not the URL of an etcd`},

@@ -17,26 +17,31 @@ type addressRange struct {
 }
 
 // conflist is the CNI configuration of a node whose pods get addresses from podCIDRs.
-// ipamDir is where kedge-ipam keeps which pod has which address, podsDir where the kubelet keeps its pods.
-func conflist(podCIDRs []netip.Prefix, ipamDir, podsDir string) ([]byte, error) {
+// ipamDir is where kedge-ipam keeps which pod has which address, podsDir where the kubelet keeps its pods. mtu is the longest
+// packet of a pod, 0 that of the bridge.
+func conflist(podCIDRs []netip.Prefix, mtu int, ipamDir, podsDir string) ([]byte, error) {
 	ranges := make([][]addressRange, 0, len(podCIDRs))
 	for _, p := range podCIDRs {
 		ranges = append(ranges, []addressRange{{Subnet: p.String()}})
+	}
+	bridge := map[string]any{
+		"type":             "bridge",
+		"bridge":           bridgeName,
+		"isDefaultGateway": true,
+		"hairpinMode":      true,
+		"forceAddress":     true,
+		"ipam": map[string]any{
+			"type": "kedge-ipam", "dataDir": ipamDir, "podsDir": podsDir, "ranges": ranges, "stableMAC": true,
+		},
+	}
+	if mtu > 0 {
+		bridge["mtu"] = mtu
 	}
 	list := map[string]any{
 		"cniVersion": "1.0.0",
 		"name":       "kedge",
 		"plugins": []any{
-			map[string]any{
-				"type":             "bridge",
-				"bridge":           bridgeName,
-				"isDefaultGateway": true,
-				"hairpinMode":      true,
-				"forceAddress":     true,
-				"ipam": map[string]any{
-					"type": "kedge-ipam", "dataDir": ipamDir, "podsDir": podsDir, "ranges": ranges, "stableMAC": true,
-				},
-			},
+			bridge,
 			map[string]any{"type": "portmap", "backend": "nftables", "snat": true, "capabilities": map[string]bool{"portMappings": true}},
 		},
 	}
@@ -48,7 +53,8 @@ func conflist(podCIDRs []netip.Prefix, ipamDir, podsDir string) ([]byte, error) 
 }
 
 // masqueradeRules hides pod addresses behind the node's when they leave the cluster, in a table of
-// our own that is replaced whole.
+// our own that is replaced whole. Pods of other nodes see the addresses of pods. Ports are chosen at random, because two
+// connections that get the same one at the same time lose a packet.
 func masqueradeRules(clusterCIDRs []netip.Prefix) string {
 	rules := "add table inet kedge\ndelete table inet kedge\nadd table inet kedge\n" +
 		"add chain inet kedge postrouting { type nat hook postrouting priority srcnat - 5; policy accept; }\n"
@@ -57,7 +63,7 @@ func masqueradeRules(clusterCIDRs []netip.Prefix) string {
 		if p.Addr().Is6() {
 			family, multicast = "ip6", "ff00::/8"
 		}
-		rules += fmt.Sprintf("add rule inet kedge postrouting %[1]s saddr %[2]s %[1]s daddr != %[2]s %[1]s daddr != %[3]s masquerade\n", family, p, multicast)
+		rules += fmt.Sprintf("add rule inet kedge postrouting %[1]s saddr %[2]s %[1]s daddr != %[2]s %[1]s daddr != %[3]s masquerade fully-random\n", family, p, multicast)
 	}
 	return rules
 }

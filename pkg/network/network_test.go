@@ -23,7 +23,7 @@ func TestConflistGolden(t *testing.T) {
 		"ipv4.conflist": prefixes("10.42.3.0/24"),
 		"dual.conflist": prefixes("10.42.3.0/24", "fd42:3::/64"),
 	} {
-		got, err := conflist(cidrs, "/d/ipam", "/var/lib/kubelet/pods")
+		got, err := conflist(cidrs, map[string]int{"dual.conflist": 1430}[name], "/d/ipam", "/var/lib/kubelet/pods")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,23 +11,31 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
-	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/kedge-io/kedge/pkg/network/overlay"
+	"github.com/kedge-io/kedge/pkg/peers"
 )
 
 // PodConfig is what the pod network of one node needs to know.
 type PodConfig struct {
-	NodeName     string
-	Kubeconfig   string
-	ClusterCIDRs []netip.Prefix
-	// CNIConfDir is watched by containerd; IPAMDir keeps the addresses of pods.
-	CNIConfDir, IPAMDir string
+	NodeName string
+	// Kubeconfig is the kubelet's, which may change this Node; ControllerKubeconfig may read about the others.
+	Kubeconfig, ControllerKubeconfig string
+	ClusterCIDRs                     []netip.Prefix
+	// Backend joins the pods of several nodes: vxlan, host-gw, wireguard-native, or bridge for none.
+	Backend string
+	// NodeIPs are this node's addresses, PublicIPs those that other nodes send to where these are others.
+	NodeIPs, PublicIPs []netip.Addr
+	// Interface leads to the other nodes; empty means the one with the node's address.
+	Interface string
+	// CNIConfDir is watched by containerd; IPAMDir keeps the addresses of pods, StateDir what is known about other nodes.
+	CNIConfDir, IPAMDir, StateDir string
 	// Nft is the path of the program that loads nftables rules.
 	Nft string
 	// PodsDir is the kubelet's directory of existing pods: when addresses run out, those of pods that
@@ -35,12 +43,13 @@ type PodConfig struct {
 	PodsDir string
 }
 
-// Pods is the pod network of this node as a component: it waits for the addresses that the
-// controller manager gives this node and configures CNI with them.
+// Pods is the pod network of this node as a component: it waits for the addresses that the controller manager gives this
+// node, configures CNI with them, and joins the pods with those of other nodes.
 type Pods struct {
-	cfg   PodConfig
-	log   *slog.Logger
-	ready atomic.Bool
+	cfg     PodConfig
+	log     *slog.Logger
+	overlay *overlay.Overlay // nil when pods talk inside this node only
+	ready   atomic.Bool
 }
 
 // NewPods checks cfg; it starts nothing. A configuration of an earlier run is kept, so a node that
@@ -51,7 +60,17 @@ func NewPods(cfg PodConfig, log *slog.Logger) (*Pods, error) {
 			return nil, fmt.Errorf("make pod network directory: %w", err)
 		}
 	}
-	return &Pods{cfg: cfg, log: log}, nil
+	p := &Pods{cfg: cfg, log: log}
+	if cfg.Backend == "bridge" {
+		return p, nil
+	}
+	names := map[string]string{"vxlan": peers.VXLAN, "host-gw": peers.HostGW, "wireguard-native": peers.WireGuard}
+	var err error
+	p.overlay, err = overlay.New(overlay.Config{
+		NodeName: cfg.NodeName, Backend: names[cfg.Backend], ClusterCIDRs: cfg.ClusterCIDRs,
+		NodeIPs: cfg.NodeIPs, PublicIPs: cfg.PublicIPs, Interface: cfg.Interface, Dir: cfg.StateDir, Log: log,
+	})
+	return p, err
 }
 
 // Name implements supervisor.Component.
@@ -65,7 +84,7 @@ func (p *Pods) Ready(context.Context) error {
 	return errors.New("waiting for the node's pod addresses")
 }
 
-// Run implements supervisor.Component. Bridge, rules and addresses stay when it ends, because the pods do.
+// Run implements supervisor.Component. Bridge, rules, routes and addresses stay when it ends, because the pods do.
 func (p *Pods) Run(ctx context.Context) error {
 	if err := p.loadMasquerade(ctx); err != nil {
 		return err
@@ -73,24 +92,61 @@ func (p *Pods) Run(ctx context.Context) error {
 	if _, err := os.Stat(p.conflistPath()); err == nil {
 		p.ready.Store(true)
 	}
-	cfg, err := clientcmd.BuildConfigFromFlags("", p.cfg.Kubeconfig)
+	client, _, err := newClient(p.cfg.Kubeconfig)
 	if err != nil {
-		return fmt.Errorf("read kubeconfig: %w", err)
-	}
-	client, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		return fmt.Errorf("make client: %w", err)
-	}
-	cidrs, err := p.awaitPodCIDRs(ctx, client)
-	if err != nil || ctx.Err() != nil {
-		return ignoreStop(ctx, err)
-	}
-	if err := p.writeConflist(cidrs); err != nil {
 		return err
 	}
-	p.ready.Store(true)
+	if p.overlay == nil {
+		node, err := p.awaitNode(ctx, client)
+		if err != nil || ctx.Err() != nil {
+			return ignoreStop(ctx, err)
+		}
+		if _, err := p.configure(node); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return nil
+	}
+	return p.join(ctx, client)
+}
+
+// join is Run with an overlay.
+func (p *Pods) join(ctx context.Context, client kubernetes.Interface) error {
+	_, directory, err := newClient(p.cfg.ControllerKubeconfig)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	defer stop(nil)
+	parts.Go(func() { p.overlay.Run(ctx) })
+	parts.Go(func() { p.follow(ctx, directory) })
+	parts.Go(func() {
+		if err := p.announce(ctx, client); err != nil {
+			stop(err)
+		}
+	})
 	<-ctx.Done()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
 	return nil
+}
+
+func newClient(kubeconfig string) (*kubernetes.Clientset, rest.Interface, error) {
+	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	cfg = rest.AddUserAgent(cfg, "kedge-pod-network")
+	cfg.ContentType = "application/vnd.kubernetes.protobuf"
+	cfg.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make client: %w", err)
+	}
+	return client, client.CoreV1().RESTClient(), nil
 }
 
 func (p *Pods) conflistPath() string { return filepath.Join(p.cfg.CNIConfDir, conflistName) }
@@ -105,56 +161,19 @@ func (p *Pods) loadMasquerade(ctx context.Context) error {
 	return nil
 }
 
-// awaitPodCIDRs watches this node until the controller manager has given it addresses for pods.
-func (p *Pods) awaitPodCIDRs(ctx context.Context, client kubernetes.Interface) ([]netip.Prefix, error) {
-	self := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", p.cfg.NodeName).String()}
-	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		if cidrs, err := p.watchPodCIDRs(ctx, client, self); err != nil || len(cidrs) > 0 {
-			return cidrs, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(wait):
-		}
+// mtu is the longest packet of a pod, or 0 for that of the bridge.
+func (p *Pods) mtu() int {
+	if p.overlay == nil {
+		return 0
 	}
-}
-
-// watchPodCIDRs is one watch; it returns nothing when the watch ends or cannot be had.
-func (p *Pods) watchPodCIDRs(ctx context.Context, client kubernetes.Interface, self metav1.ListOptions) ([]netip.Prefix, error) {
-	w, err := client.CoreV1().Nodes().Watch(ctx, self)
-	if err != nil {
-		p.log.Debug("watch node", "error", err)
-		return nil, nil
-	}
-	defer w.Stop()
-	for event := range w.ResultChan() {
-		node, ok := event.Object.(*corev1.Node)
-		if !ok || len(node.Spec.PodCIDRs) == 0 {
-			continue
-		}
-		return parsePrefixes(node.Spec.PodCIDRs)
-	}
-	return nil, nil
-}
-
-func parsePrefixes(in []string) ([]netip.Prefix, error) {
-	out := make([]netip.Prefix, 0, len(in))
-	for _, s := range in {
-		p, err := netip.ParsePrefix(s)
-		if err != nil {
-			return nil, fmt.Errorf("node's pod addresses: %w", err)
-		}
-		out = append(out, p)
-	}
-	return out, nil
+	return p.overlay.MTU()
 }
 
 // writeConflist writes the CNI configuration when it differs. A rename inside the directory makes it
 // appear whole and is what containerd's watcher reacts to: it ignores files that are merely created, and would complain of
 // one that is written under another name.
 func (p *Pods) writeConflist(cidrs []netip.Prefix) error {
-	want, err := conflist(cidrs, p.cfg.IPAMDir, p.cfg.PodsDir)
+	want, err := conflist(cidrs, p.mtu(), p.cfg.IPAMDir, p.cfg.PodsDir)
 	if err != nil {
 		return err
 	}

@@ -98,7 +98,10 @@ func (s *Server) APIServer(settings func() ([]byte, error)) (supervisor.Componen
 
 // Controllers need the API server; they may start together.
 func (s *Server) Controllers() ([]supervisor.Component, error) {
-	parts := []supervisor.Component{s.gate.tunnel}
+	parts, err := s.connections()
+	if err != nil {
+		return nil, err
+	}
 	if s.localNode() != "" {
 		role, err := s.nodeRole()
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,6 +54,7 @@ type Server struct {
 // session is the connection of one node.
 type session struct {
 	node, key, via string
+	from           netip.Addr // where the connection comes from
 	conn           *wire.Conn
 	ledger         *wire.Ledger
 }
@@ -125,7 +127,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), code)
 		return
 	}
-	one := &session{node: node, via: via, key: node + "/" + strconv.FormatInt(s.nextKey.Add(1), 10), ledger: wire.NewLedger()}
+	one := &session{node: node, via: via, from: remote(r), key: node + "/" + strconv.FormatInt(s.nextKey.Add(1), 10), ledger: wire.NewLedger()}
 	hijacker := &guardingWriter{ResponseWriter: w, taken: func(c net.Conn) (net.Conn, error) {
 		one.conn = wire.Guard(c, s.guard(ping, one.ledger))
 		return one.conn, s.add(one)
@@ -205,6 +207,23 @@ func (s *Server) remove(one *session) {
 
 // Connected reports whether the node has a session with this server.
 func (s *Server) Connected(node string) bool { return s.session(node) != nil }
+
+// From returns the address from which a node's session comes, if it has one.
+func (s *Server) From(node string) (netip.Addr, bool) {
+	one := s.session(node)
+	if one == nil || !one.from.IsValid() {
+		return netip.Addr{}, false
+	}
+	return one.from, true
+}
+
+func remote(r *http.Request) netip.Addr {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return from.Addr().Unmap()
+}
 
 func (s *Server) session(node string) *session {
 	s.mu.Lock()

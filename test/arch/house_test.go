@@ -23,6 +23,7 @@ foundation  pkg/kube
 foundation  pkg/logs
 foundation  pkg/memory
 foundation  pkg/payload
+foundation  pkg/peers
 foundation  pkg/supervisor
 feature     pkg/addons
 feature/1   pkg/addons/manifest
@@ -47,6 +48,7 @@ feature     pkg/kubelet
 feature     pkg/loadbalancer
 feature     pkg/metrics
 feature     pkg/network
+feature/1   pkg/network/overlay
 feature     pkg/status
 feature     pkg/storage
 feature     pkg/tunnel
@@ -65,6 +67,7 @@ support     test/bench
 support     test/conformance/critest
 support     test/conformance/critest/guest
 support     test/e2e/join
+support     test/e2e/network
 support     test/e2e/site
 support     test/golden
 support     test/images
