@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// watchdogChances is how often readiness is asked for in the time that the watchdog waits.
+const watchdogChances = 10
+
 // Systemd is the way to the service manager. The zero value is a process that nobody manages: it sends nothing.
 // The protocol is sd_notify(3): datagrams of NAME=value lines.
 type Systemd struct {
@@ -61,13 +64,14 @@ func (s Systemd) send(message string) error {
 	return nil
 }
 
-// keepAlive pings the watchdog twice per interval while healthy answers yes, until ctx is done. A ping that cannot be
-// sent is tried again at the next turn.
+// keepAlive pings the watchdog whenever healthy answers yes, until ctx is done. It asks ten times per interval, so that
+// only parts that are not ready for a whole interval make systemd start kedge again, and not one bad moment. A ping that
+// cannot be sent is tried again at the next turn.
 func (s Systemd) keepAlive(ctx context.Context, healthy func() bool) {
 	if s.watchdog == 0 || s.socket == "" {
 		return
 	}
-	tick := time.NewTicker(s.watchdog / 2)
+	tick := time.NewTicker(max(s.watchdog/watchdogChances, time.Millisecond))
 	defer tick.Stop()
 	for {
 		select {
