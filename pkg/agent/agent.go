@@ -34,6 +34,8 @@ type Cluster struct {
 	PodNetwork string
 	// NoProxy leaves Services to a network plugin of the user.
 	NoProxy bool
+	// NoPolicy leaves NetworkPolicies to a network plugin of the user.
+	NoPolicy bool
 	// NoDNS leaves names to a DNS server of the user.
 	NoDNS bool
 	// NoStorage leaves volumes to a provisioner of the user; StoragePaths are where ours may make them.
@@ -118,7 +120,7 @@ func (a *Agent) Runtime() (supervisor.Component, error) {
 
 // Node is what makes this machine a node, in start order; its parts may start together.
 func (a *Agent) Node() ([]supervisor.Component, error) {
-	makers := []func() (supervisor.Component, error){a.kubelet, a.podNetwork, a.proxy, a.dns, a.storage}
+	makers := []func() (supervisor.Component, error){a.kubelet, a.podNetwork, a.policy, a.proxy, a.dns, a.storage}
 	var parts []supervisor.Component
 	if a.cfg.NodeIPFound {
 		parts = append(parts, network.NewAddress(a.cfg.NodeIPs[0]))

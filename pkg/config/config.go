@@ -112,7 +112,7 @@ type Server struct {
 	DatastoreCAFile, DatastoreCertFile, DatastoreKeyFile            string
 	Disable                                                         []string
 	DisableAgent, DisableScheduler, DisableControllerManager        bool
-	DisableKubeProxy                                                bool
+	DisableKubeProxy, DisableNetworkPolicy                          bool
 	DefaultLocalStoragePath                                         string
 	KubeAPIServerArgs, KubeControllerManagerArgs, KubeSchedulerArgs []string
 }

@@ -178,6 +178,9 @@ func partSettings() []Setting {
 		{Name: "disable-kube-proxy", Group: group, Server: true,
 			Usage: "Run no kube-proxy, for a network that brings its own.",
 			bind:  yesNo(func(s *Server) *bool { return &s.DisableKubeProxy })},
+		{Name: "disable-network-policy", Group: group, Server: true,
+			Usage: "Do not enforce NetworkPolicies, for a network that does it itself.",
+			bind:  yesNo(func(s *Server) *bool { return &s.DisableNetworkPolicy })},
 	}
 }
 

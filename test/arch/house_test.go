@@ -49,6 +49,9 @@ feature     pkg/loadbalancer
 feature     pkg/metrics
 feature     pkg/network
 feature/1   pkg/network/overlay
+feature     pkg/network/policy
+feature/1   pkg/network/policy/compile
+feature/2   pkg/network/policy/ruleset
 feature     pkg/status
 feature     pkg/storage
 feature     pkg/tunnel
