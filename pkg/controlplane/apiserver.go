@@ -22,9 +22,10 @@ import (
 	"k8s.io/apiserver/pkg/util/webhook"
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 
-	"github.com/kedge-io/kedge/pkg/controlplane/openapi"
+	"github.com/kedge-io/kedge/pkg/controlplane/evictions"
 	"github.com/kedge-io/kedge/pkg/controlplane/kinds"
 	"github.com/kedge-io/kedge/pkg/controlplane/localapi"
+	"github.com/kedge-io/kedge/pkg/controlplane/openapi"
 	"github.com/kedge-io/kedge/pkg/conversion"
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	"k8s.io/client-go/rest"
@@ -58,6 +59,8 @@ type APIServer struct {
 	Kinds *conversion.Registry
 	// Local are the APIs that kedge's own handlers answer.
 	Local []LocalAPI
+	// Evictions, when set, is asked before the pods of a node that is out of reach may be evicted.
+	Evictions evictions.Policy
 
 	opts    apioptions.CompletedOptions
 	options *apioptions.ServerRunOptions
@@ -83,6 +86,9 @@ func (*APIServer) Name() string { return "apiserver" }
 // Run implements supervisor.Component.
 func (a *APIServer) Run(ctx context.Context) error {
 	kinds.Admit(a.options.Admission, a.Kinds)
+	if a.Evictions != nil {
+		kinds.AddPlugin(a.options.Admission, evictions.Name, evictions.New(a.Evictions))
+	}
 	opts, err := a.options.Complete(ctx)
 	if err != nil {
 		return fmt.Errorf("complete options: %w", err)

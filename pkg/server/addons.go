@@ -1,9 +1,13 @@
 package server
 
 import (
+	"crypto/hkdf"
+	"crypto/sha256"
 	"fmt"
+	"os"
 	"time"
 
+	"github.com/kedge-io/kedge/pkg/autonomy/health"
 	"github.com/kedge-io/kedge/pkg/controlplane"
 	"github.com/kedge-io/kedge/pkg/metrics"
 )
@@ -22,4 +26,36 @@ func (s *Server) localAPIs() ([]controlplane.LocalAPI, error) {
 		return nil, fmt.Errorf("prepare metrics: %w", err)
 	}
 	return []controlplane.LocalAPI{{Group: metrics.Group, Version: metrics.Version, Resources: metrics.Resources(), Handler: m}}, nil
+}
+
+// keepPods lets neighbour health decide whose pods may be evicted.
+func (s *Server) keepPods(api *controlplane.APIServer) (err error) {
+	if s.cfg.Disabled("autonomy") {
+		return nil
+	}
+	s.health, err = health.New(health.Config{
+		Kubeconfig: s.certs.SupervisorKubeconfig, Server: s.cfg.NodeName, Single: s.store != nil, Log: s.log,
+	})
+	if err != nil {
+		return fmt.Errorf("prepare neighbour health: %w", err)
+	}
+	api.Evictions = s.health
+	return nil
+}
+
+// GossipKey is the secret that the cluster's nodes know each other by, 32 bytes; nil when they shall not gossip. All servers derive the
+// same from the authority that they share.
+func (s *Server) GossipKey() ([]byte, error) {
+	if s.cfg.Disabled("autonomy") {
+		return nil, nil
+	}
+	authority, err := os.ReadFile(s.certs.ServerCA.Key)
+	if err != nil {
+		return nil, fmt.Errorf("derive gossip key: %w", err)
+	}
+	key, err := hkdf.Key(sha256.New, authority, nil, "kedge neighbour gossip", sha256.Size)
+	if err != nil {
+		return nil, fmt.Errorf("derive gossip key: %w", err)
+	}
+	return key, nil
 }

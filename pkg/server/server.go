@@ -12,6 +12,7 @@ import (
 
 	"github.com/kedge-io/kedge/manifests"
 	"github.com/kedge-io/kedge/pkg/addons"
+	"github.com/kedge-io/kedge/pkg/autonomy/health"
 	"github.com/kedge-io/kedge/pkg/certs"
 	"github.com/kedge-io/kedge/pkg/config"
 	"github.com/kedge-io/kedge/pkg/controlplane"
@@ -29,6 +30,8 @@ type Server struct {
 	store *datastore.Datastore
 	plane controlplane.Config
 	gate  *gate // from APIServer on
+
+	health *health.Controller // the same, unless it is disabled
 }
 
 // New makes or loads the certificates and prepares the datastore. cfg must have its node name,
@@ -93,6 +96,9 @@ func (s *Server) APIServer(settings func() ([]byte, error)) (supervisor.Componen
 	if api.Local, err = s.localAPIs(); err != nil {
 		return nil, err
 	}
+	if err := s.keepPods(api); err != nil {
+		return nil, err
+	}
 	return api, nil
 }
 
@@ -101,6 +107,9 @@ func (s *Server) Controllers() ([]supervisor.Component, error) {
 	parts, err := s.connections()
 	if err != nil {
 		return nil, err
+	}
+	if s.health != nil {
+		parts = append(parts, s.health)
 	}
 	if s.localNode() != "" {
 		role, err := s.nodeRole()

@@ -28,7 +28,11 @@ foundation  pkg/supervisor
 feature     pkg/addons
 feature/1   pkg/addons/manifest
 feature/8   pkg/autonomy/filter
+feature     pkg/autonomy/health
+feature/8   pkg/autonomy/health/note
+feature/9   pkg/autonomy/health/verdict
 feature     pkg/controlplane
+feature/1   pkg/controlplane/evictions
 feature/1   pkg/controlplane/openapi
 feature/1   pkg/controlplane/kinds
 feature/1   pkg/controlplane/localapi
