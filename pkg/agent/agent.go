@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/kedge-io/kedge/pkg/certs"
 	"github.com/kedge-io/kedge/pkg/config"
@@ -50,7 +51,8 @@ type Agent struct {
 	paths   paths
 	payload *payload.Payload
 	certs   *certs.Node
-	link    *link // of a node that joined over the network; nil on a server's own
+	link    *link            // of a node that joined over the network; nil on a server's own
+	node    *kubelet.Kubelet // from Node on
 	log     *slog.Logger
 }
 
@@ -146,14 +148,21 @@ func (a *Agent) kubelet() (supervisor.Component, error) {
 	if err != nil {
 		return nil, err
 	}
-	return kubelet.New(kubelet.Config{
+	// A lease renewed by the kubelet is only a safety net: on a server's own node nothing else is in the way, and the others speak
+	// up through the tunnel.
+	heartbeat, report := 30*time.Second, time.Duration(0)
+	if a.link != nil {
+		heartbeat, report = 15*time.Minute, 30*time.Minute
+	}
+	a.node, err = kubelet.New(kubelet.Config{
 		NodeName: a.cfg.NodeName, NodeIPs: a.cfg.NodeIPs,
 		Kubeconfig: a.certs.KubeletKubeconfig, ClientCA: a.certs.ClientCA,
 		ServingCert: a.certs.ServingKubelet.Cert, ServingKey: a.certs.ServingKubelet.Key,
 		CRISocket: ContainerdSocket, RootDir: a.paths.kubelet, StaticPodDir: a.paths.staticPods, PluginDir: a.paths.volumePlugins,
 		ClusterDNS: a.cluster.DNS, ClusterDomain: a.cluster.Domain, ResolvConf: resolv, SystemdCgroup: kubelet.SystemdCgroup(),
-		Labels: labels, Taints: a.cfg.NodeTaints, ExtraArgs: a.cfg.KubeletArgs,
+		Labels: labels, Taints: a.cfg.NodeTaints, Heartbeat: heartbeat, Report: report, ExtraArgs: a.cfg.KubeletArgs,
 	})
+	return a.node, err
 }
 
 func (a *Agent) podNetwork() (supervisor.Component, error) {

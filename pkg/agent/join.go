@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/kedge-io/kedge/pkg/config"
 	"github.com/kedge-io/kedge/pkg/join"
@@ -32,6 +34,9 @@ type link struct {
 // Join learns about the cluster from a server, or, when that cannot be reached, from what it said the last time, and prepares
 // the node. It waits for a first answer as long as it takes; its errors are for the operator.
 func Join(ctx context.Context, cfg config.Agent, log *slog.Logger) (*Agent, error) {
+	if err := quietClients(); err != nil {
+		return nil, fmt.Errorf("prepare clients: %w", err)
+	}
 	servers, err := upstream.OpenList(filepath.Join(cfg.DataDir, "agent", "servers.json"), cfg.Servers)
 	if err != nil {
 		return nil, err
@@ -62,6 +67,27 @@ func Join(ctx context.Context, cfg config.Agent, log *slog.Logger) (*Agent, erro
 	return a, nil
 }
 
+// well says whether the kubelet works.
+func (a *Agent) well() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return a.node != nil && a.node.Ready(ctx) == nil
+}
+
+// idleSeconds is how long a connection to the API may be silent before its client asks whether it is still there. The tunnel
+// finds that out for all of them.
+const idleSeconds = "300"
+
+// quietClients has the Kubernetes clients of this process keep idle connections without traffic, unless the operator has said
+// how.
+func quietClients() error {
+	const variable = "HTTP2_READ_IDLE_TIMEOUT_SECONDS"
+	if os.Getenv(variable) != "" {
+		return nil
+	}
+	return os.Setenv(variable, idleSeconds)
+}
+
 // Upstream is a joined node's way to its servers: the local address that leads to one of them, the list of them, and the tunnel
 // by which they reach this node.
 func (a *Agent) Upstream() ([]supervisor.Component, error) {
@@ -78,7 +104,8 @@ func (a *Agent) Upstream() ([]supervisor.Component, error) {
 		return nil, err
 	}
 	t, err := tunnel.NewAgent(tunnel.AgentConfig{
-		Servers: a.link.servers, TLS: a.link.client.TLS, Targets: map[string]string{tunnel.TargetKubelet: kubeletAddress}, Log: a.log,
+		Servers: a.link.servers, TLS: a.link.client.TLS, Targets: map[string]string{tunnel.TargetKubelet: kubeletAddress},
+		Ping: time.Duration(a.cfg.TunnelKeepalive) * time.Second, Well: a.well, Lost: balancer.Drop, Log: a.log,
 	})
 	if err != nil {
 		return nil, err

@@ -58,6 +58,8 @@ type Agent struct {
 	NodeLabels []string
 	// NodeTaints are key[=value]:effect, set when the node registers.
 	NodeTaints []string
+	// TunnelKeepalive is how often the node says that it is there, in seconds.
+	TunnelKeepalive int
 	// FlannelIface is the interface that leads to the pods of other nodes; empty means found by the node's address.
 	FlannelIface string
 	// ResolvConf is the resolver file for pods that use the host's DNS; empty means found by looking.

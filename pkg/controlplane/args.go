@@ -123,6 +123,8 @@ func controllerManagerArgs(c Config) []string {
 		"--kube-api-qps=100",
 		"--kubeconfig=" + f.ControllerKubeconfig,
 		"--leader-elect=" + strconv.FormatBool(!c.SingleServer),
+		// Nodes speak up every 40 s, and one ping may be late.
+		"--node-monitor-grace-period=60s",
 		"--profiling=false",
 		"--root-ca-file=" + f.ServerCA,
 		"--service-account-private-key-file=" + f.ServiceKey,

@@ -34,6 +34,9 @@ type Config struct {
 	// Labels and Taints are set when the node registers.
 	Labels map[string]string
 	Taints []string
+	// Heartbeat is how often the kubelet renews the node's lease itself; 0 means every 10 s. Report is how often it writes a
+	// status that has not changed; 0 means every 5 min.
+	Heartbeat, Report time.Duration
 	// ExtraArgs are kubelet flags (flag=value) of the user; they win.
 	ExtraArgs []string
 }
@@ -81,6 +84,12 @@ func configuration(c Config, k *kubeletconfig.KubeletConfiguration) {
 	k.EvictionHard = map[string]string{"imagefs.available": "5%", "nodefs.available": "5%"}
 	k.EvictionMinimumReclaim = map[string]string{"imagefs.available": "10%", "nodefs.available": "10%"}
 	k.LocalStorageCapacityIsolation = true
+	if c.Heartbeat > 0 {
+		k.NodeLeaseDurationSeconds = int32(4 * c.Heartbeat / time.Second) // the kubelet renews after a quarter of it
+	}
+	if c.Report > 0 {
+		k.NodeStatusReportFrequency = metav1.Duration{Duration: c.Report}
+	}
 }
 
 // server joins both halves, lets the user's arguments override them, and checks the result.

@@ -32,12 +32,13 @@ type gate struct {
 	join   *join.Server
 	tunnel *tunnel.Server
 	names  join.Identities
+	beats  *heartbeats
 	auth   atomic.Value // authenticator.Request, from when the API server starts
 }
 
 // openGate prepares the gate and puts it in front of the API server. settings is what joining nodes are told, as JSON.
 func (s *Server) openGate(api *controlplane.APIServer, settings func() ([]byte, error)) (*gate, error) {
-	g := &gate{}
+	g := &gate{beats: newHeartbeats()}
 	bundle, _, err := s.certs.CABundles()
 	if err != nil {
 		return nil, err
@@ -63,7 +64,7 @@ func (s *Server) openGate(api *controlplane.APIServer, settings func() ([]byte, 
 		return nil, err
 	}
 	if g.tunnel, err = tunnel.NewServer(tunnel.ServerConfig{
-		Identify: g.identifyHolder, LocalNode: s.localNode(), KubeletPort: kubeletPort, Log: s.log,
+		Identify: g.identifyHolder, LocalNode: s.localNode(), KubeletPort: kubeletPort, Beat: g.beats.beat, Log: s.log,
 		URL: "https://" + net.JoinHostPort(s.cfg.AdvertiseAddress.String(), strconv.Itoa(s.cfg.Port)),
 	}); err != nil {
 		return nil, err

@@ -8,9 +8,14 @@ import (
 	"github.com/kedge-io/kedge/pkg/supervisor"
 )
 
-// connections are the parts that nodes are connected with: the tunnel, and the directory of their pod networks.
+// connections are the parts that nodes are connected with: the tunnel, what it says about their being there, and the directory of
+// their pod networks.
 func (s *Server) connections() ([]supervisor.Component, error) {
-	parts := []supervisor.Component{s.gate.tunnel}
+	beats, err := s.gate.beats.component(s.certs.SupervisorKubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("prepare heartbeats: %w", err)
+	}
+	parts := []supervisor.Component{s.gate.tunnel, beats}
 	if s.cfg.FlannelBackend == "none" || s.cfg.FlannelBackend == "bridge" {
 		return parts, nil
 	}

@@ -40,6 +40,10 @@ type AgentConfig struct {
 	Targets map[string]string
 	// Ping is how often an idle node says that it is there; 0 means DefaultPing.
 	Ping time.Duration
+	// Well says whether this node is in order, which every ping tells the server; nil means always.
+	Well func() bool
+	// Lost is called when the session with a server of the list has ended; nil for nobody.
+	Lost func(server string)
 	// Answer is how long a ping may go unanswered; 0 means 20 s.
 	Answer time.Duration
 	// RetryMin and RetryMax bound the pause before another attempt; 0 means 1 s and 8 s. A node
@@ -247,6 +251,9 @@ func (a *Agent) session(ctx context.Context, server string, up func()) (lasted t
 	go a.ping(ctx, ws)
 	_, err = session.Serve(ctx)
 	a.setLost(server)
+	if a.cfg.Lost != nil {
+		a.cfg.Lost(server)
+	}
 	_ = ws.Close()
 	session.Close()
 	if reason := guard.Failure(); reason != nil {
@@ -255,19 +262,22 @@ func (a *Agent) session(ctx context.Context, server string, up func()) (lasted t
 	return time.Since(begin), fmt.Errorf("session ended: %w", err)
 }
 
-// ping speaks up on a quiet link, each time a little earlier or later than the last.
+// ping speaks up at once and then on a quiet link, each time a little earlier or later than the last.
 func (a *Agent) ping(ctx context.Context, ws *websocket.Conn) {
 	for {
+		content := pingWell
+		if a.cfg.Well != nil && !a.cfg.Well() {
+			content = pingIll
+		}
+		if err := ws.WriteControl(websocket.PingMessage, []byte{content}, time.Now().Add(writeTimeout)); err != nil {
+			_ = ws.Close()
+			return
+		}
 		period := time.Duration(float64(a.cfg.Ping) * (0.9 + rand.Float64()/10))
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(period):
-		}
-		// The content tells our pings from those of the multiplexer, which the guard leaves out.
-		if err := ws.WriteControl(websocket.PingMessage, []byte{1}, time.Now().Add(writeTimeout)); err != nil {
-			_ = ws.Close()
-			return
 		}
 	}
 }

@@ -29,6 +29,8 @@ type ServerConfig struct {
 	// URL is the address by which the cluster knows this server, as in the endpoints of the Service kubernetes: a node that is
 	// connected by another address need not try this one. Empty for unknown.
 	URL string
+	// Beat is called for each ping of a node that is in order, with the time until its next one; nil for nobody. It must not wait.
+	Beat func(node string, period time.Duration)
 	// KubeletPort is the port of the kubelets.
 	KubeletPort int
 	// MaxSessions bounds how many nodes may be connected; 0 means 5000.
@@ -129,7 +131,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	one := &session{node: node, via: via, from: remote(r), key: node + "/" + strconv.FormatInt(s.nextKey.Add(1), 10), ledger: wire.NewLedger()}
 	hijacker := &guardingWriter{ResponseWriter: w, taken: func(c net.Conn) (net.Conn, error) {
-		one.conn = wire.Guard(c, s.guard(ping, one.ledger))
+		one.conn = wire.Guard(c, s.guard(node, ping, one.ledger))
 		return one.conn, s.add(one)
 	}}
 	r.Header = r.Header.Clone()
@@ -142,8 +144,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *Server) guard(ping time.Duration, ledger *wire.Ledger) wire.Config {
+func (s *Server) guard(node string, ping time.Duration, ledger *wire.Ledger) wire.Config {
 	c := wire.Config{Dead: lostAfter(ping, s.cfg.Answer), WriteTimeout: writeTimeout, Ledger: ledger}
+	c.Ping = func(content byte) {
+		if content == pingWell && s.cfg.Beat != nil {
+			s.cfg.Beat(node, ping)
+		}
+	}
 	if s.cfg.URL != "" {
 		c.Greeting = headerServer + ": " + s.cfg.URL
 	}

@@ -34,6 +34,13 @@ const (
 	streamIdle = 5 * time.Hour
 )
 
+// What a ping says about the node that sends it. The content also tells our pings from those of the multiplexer, which the
+// guard leaves out.
+const (
+	pingWell byte = 1
+	pingIll  byte = 2
+)
+
 // Headers of the request that opens a session.
 const (
 	headerPing      = "X-Kedge-Ping"      // seconds between pings

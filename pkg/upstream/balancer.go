@@ -127,6 +127,18 @@ func (b *Balancer) follow(ctx context.Context) {
 	}
 }
 
+// Drop closes the connections to a server that is known to be out of reach: those who use them learn it now, and not when a
+// timer of theirs ends.
+func (b *Balancer) Drop(server string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for c, s := range b.open {
+		if s == server {
+			_ = c.Close()
+		}
+	}
+}
+
 // pass connects one local connection with a server, until either side closes or ctx is done.
 func (b *Balancer) pass(ctx context.Context, near net.Conn) {
 	defer near.Close()
@@ -162,7 +174,7 @@ func (b *Balancer) connect(ctx context.Context) net.Conn {
 	// Idle connections are kept alive by those who use them; the kernel only clears away what is long dead.
 	d := net.Dialer{
 		Timeout: dialTimeout, Control: limitBackoff,
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 3 * time.Minute, Interval: 30 * time.Second, Count: 4},
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 2 * time.Minute, Interval: 30 * time.Second, Count: 4},
 	}
 	var failures error
 	for _, server := range b.order(time.Now()) {

@@ -26,6 +26,8 @@ type Config struct {
 	// WriteTimeout is how long one write may take before the link counts as dead.
 	WriteTimeout time.Duration
 	Ledger       *Ledger
+	// Ping, on the server, is called with the content of each ping; nil for nobody.
+	Ping func(content byte)
 	// Greeting is a header line for the server's answer to the upgrade, without its end; empty for none. The multiplexer gives
 	// no place to say it.
 	Greeting string
@@ -132,6 +134,9 @@ func (c *Conn) Read(b []byte) (int, error) {
 
 // incoming checks one frame from the other end.
 func (c *Conn) incoming(f frame) error {
+	if f.opcode == opPing && f.size == 1 && c.cfg.Ping != nil {
+		c.cfg.Ping(f.head[0])
+	}
 	if f.opcode != opBinary {
 		return nil // control frames are small by the protocol, and other data frames end the session above
 	}
