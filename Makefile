@@ -5,6 +5,7 @@ export GOFLAGS ?= -trimpath -tags=netgo,osusergo -buildvcs=false
 export CGO_ENABLED ?= 0
 
 ARGS ?=
+ARCHS ?=
 
 .PHONY: help
 help: ## list the commands
@@ -21,6 +22,10 @@ test-deps: deps ## install the Debian packages that the tests need as well (root
 .PHONY: build
 build: ## build bin/kedge with everything a site needs in it
 	@scripts/build.sh
+
+.PHONY: release
+release: ## build dist/: all architectures, compressed, with checksums and SBOM; ARCHS=amd64 chooses
+	@ARCHS='$(ARCHS)' scripts/release.sh
 
 .PHONY: run
 run: deps build ## build and run a site on this machine (root); ARGS='--debug' adds flags

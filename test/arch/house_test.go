@@ -68,11 +68,13 @@ frontend    pkg/cli
 command     cmd/kedge
 command     cmd/kedge-ipam
 support     scripts/payload
+support     scripts/sbom
 support     scripts/testreport
 support     test/arch
 support     test/bench
 support     test/conformance/critest
 support     test/conformance/critest/guest
+support     test/e2e/install
 support     test/e2e/join
 support     test/e2e/network
 support     test/e2e/site
