@@ -9,7 +9,9 @@ import (
 
 	"github.com/kedge-io/kedge/pkg/autonomy/health"
 	"github.com/kedge-io/kedge/pkg/controlplane"
+	"github.com/kedge-io/kedge/pkg/helm"
 	"github.com/kedge-io/kedge/pkg/metrics"
+	"github.com/kedge-io/kedge/pkg/supervisor"
 )
 
 // localAPIs are the APIs that packaged add-ons answer inside this process.
@@ -26,6 +28,23 @@ func (s *Server) localAPIs() ([]controlplane.LocalAPI, error) {
 		return nil, fmt.Errorf("prepare metrics: %w", err)
 	}
 	return []controlplane.LocalAPI{{Group: metrics.Group, Version: metrics.Version, Resources: metrics.Resources(), Handler: m}}, nil
+}
+
+// addonParts are what applies the manifests folder, and the controllers of packaged add-ons with kinds of their own.
+func (s *Server) addonParts() ([]supervisor.Component, error) {
+	var parts []supervisor.Component
+	if !s.cfg.Disabled("helm") {
+		c, err := helm.New(helm.Config{Kubeconfig: s.certs.SupervisorKubeconfig, Server: s.cfg.NodeName, Single: s.store != nil, Log: s.log})
+		if err != nil {
+			return nil, fmt.Errorf("prepare helm: %w", err)
+		}
+		parts = append(parts, c)
+	}
+	a, err := s.addons()
+	if err != nil {
+		return nil, err
+	}
+	return append(parts, a), nil
 }
 
 // keepPods lets neighbour health decide whose pods may be evicted.

@@ -156,11 +156,11 @@ func (s *Server) Controllers() ([]supervisor.Component, error) {
 		}
 		parts = append(parts, c)
 	}
-	a, err := s.addons()
+	a, err := s.addonParts()
 	if err != nil {
 		return nil, err
 	}
-	return append(parts, a), nil
+	return append(parts, a...), nil
 }
 
 // addons applies what lies in the manifests folder.

@@ -13,6 +13,7 @@ import (
 const plan = `
 leaf        manifests
 leaf        pkg/apis/addons/v1alpha1
+leaf        pkg/apis/helm/v1
 leaf        pkg/version
 foundation  pkg/certs
 foundation  pkg/check
@@ -47,6 +48,8 @@ feature/2   pkg/datastore/snapshot
 feature/4   pkg/datastore/sqlite
 feature/2   pkg/datastore/watch
 feature     pkg/dns
+feature     pkg/helm
+feature/1   pkg/helm/fetch
 feature     pkg/join
 feature     pkg/kubelet
 feature     pkg/loadbalancer
@@ -75,7 +78,9 @@ support     test/bench
 support     test/conformance/critest
 support     test/conformance/critest/guest
 support     test/e2e/install
+support     test/e2e/helm
 support     test/e2e/join
+support     test/e2e/metrics
 support     test/e2e/network
 support     test/e2e/site
 support     test/golden
