@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/kedge-io/kedge/pkg/autonomy/health/gossip"
 	"github.com/kedge-io/kedge/pkg/certs"
 	"github.com/kedge-io/kedge/pkg/config"
 	"github.com/kedge-io/kedge/pkg/cri"
@@ -42,6 +43,8 @@ type Cluster struct {
 	// NoStorage leaves volumes to a provisioner of the user; StoragePaths are where ours may make them.
 	NoStorage    bool
 	StoragePaths []string
+	// GossipKey is the secret that nodes know their neighbours by; empty where they shall not gossip.
+	GossipKey []byte `json:",omitempty"`
 }
 
 // Agent is one node, prepared and not started.
@@ -122,7 +125,7 @@ func (a *Agent) Runtime() (supervisor.Component, error) {
 
 // Node is what makes this machine a node, in start order; its parts may start together.
 func (a *Agent) Node() ([]supervisor.Component, error) {
-	makers := []func() (supervisor.Component, error){a.kubelet, a.podNetwork, a.policy, a.proxy, a.dns, a.storage}
+	makers := []func() (supervisor.Component, error){a.kubelet, a.podNetwork, a.policy, a.proxy, a.dns, a.storage, a.neighbours}
 	var parts []supervisor.Component
 	if a.cfg.NodeIPFound {
 		parts = append(parts, network.NewAddress(a.cfg.NodeIPs[0]))
@@ -206,6 +209,17 @@ func (a *Agent) storage() (supervisor.Component, error) {
 	}
 	return storage.NewNode(storage.NodeConfig{
 		Kubeconfig: a.certs.ControllerKubeconfig, NodeName: a.cfg.NodeName, Paths: a.cluster.StoragePaths, Log: a.log,
+	})
+}
+
+// neighbours keeps in touch with the nodes beside this one.
+func (a *Agent) neighbours() (supervisor.Component, error) {
+	if len(a.cluster.GossipKey) == 0 {
+		return nil, nil
+	}
+	return gossip.New(gossip.Config{
+		Kubeconfig: a.certs.KubeletKubeconfig, NodeName: a.cfg.NodeName, Address: a.cfg.NodeIPs[0], Key: a.cluster.GossipKey,
+		StateFile: a.paths.neighbourhood, Log: a.log,
 	})
 }
 

@@ -25,6 +25,7 @@ type paths struct {
 	cniConf, ipam, network                   string
 	kubelet, staticPods, volumePlugins       string
 	resolvConf                               string
+	neighbourhood                            string
 }
 
 func newPaths(dataDir string) paths {
@@ -41,6 +42,7 @@ func newPaths(dataDir string) paths {
 		kubelet:          in("kubelet"),
 		staticPods:       in("pod-manifests"),
 		resolvConf:       in("etc", "resolv.conf"),
+		neighbourhood:    in("neighbourhood.json"),
 		volumePlugins:    in("libexec", "kubernetes", "kubelet-plugins", "volume", "exec"),
 	}
 	// CSI drivers and monitoring manifests name this directory; only a node of its own kind has another.

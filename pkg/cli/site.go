@@ -83,11 +83,16 @@ func clusterOf(cfg config.Server, s *server.Server) (agent.Cluster, error) {
 	if err != nil {
 		return agent.Cluster{}, err
 	}
+	gossipKey, err := s.GossipKey()
+	if err != nil {
+		return agent.Cluster{}, err
+	}
 	return agent.Cluster{
 		ServerURL: s.URL(), ServerCA: serverCA, ClientCA: clientCA,
 		ClusterCIDRs: cfg.ClusterCIDRs, DNS: cfg.ClusterDNS, Domain: cfg.ClusterDomain,
 		PodNetwork: cfg.FlannelBackend, NoProxy: cfg.DisableKubeProxy, NoPolicy: cfg.DisableNetworkPolicy, NoDNS: cfg.Disabled("coredns"),
 		NoStorage: cfg.Disabled("local-storage"), StoragePaths: []string{cfg.DefaultLocalStoragePath},
+		GossipKey: gossipKey,
 	}, nil
 }
 

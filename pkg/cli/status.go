@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -91,7 +92,7 @@ func printStatus(w io.Writer, r status.Report, now time.Time) error {
 		if c.Optional && c.State != supervisor.Ready {
 			name += " (optional)"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", name, c.State, age(c.Since, now), c.Reason)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", name, c.State, age(c.Since, now), cmp.Or(c.Reason, c.Note))
 	}
 	return t.Flush()
 }

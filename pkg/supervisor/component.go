@@ -15,3 +15,9 @@ type Component interface {
 	// It never waits for the far side of a link, and has no side effects.
 	Ready(ctx context.Context) error
 }
+
+// Teller is a component that has more to say in the status than that it is ready.
+type Teller interface {
+	// Tell is one line, quickly.
+	Tell() string
+}

@@ -26,6 +26,8 @@ type Status struct {
 	Optional bool `json:"optional,omitempty"`
 	// Reason says why the component is not ready or has failed; empty otherwise.
 	Reason string `json:"reason,omitempty"`
+	// Note is what a ready component has to say; see Teller.
+	Note string `json:"note,omitempty"`
 }
 
 // AllReady reports whether there is at least one component and each of them, but for optional ones, is ready.

@@ -187,7 +187,11 @@ func (u *unit) refresh() Status {
 	case err != nil:
 		u.change(NotReady, NotReady, err.Error())
 	}
-	return u.current()
+	status := u.current()
+	if t, ok := u.component.(Teller); ok && status.State == Ready {
+		status.Note = t.Tell()
+	}
+	return status
 }
 
 func (u *unit) stop() {

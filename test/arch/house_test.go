@@ -30,6 +30,7 @@ feature     pkg/addons
 feature/1   pkg/addons/manifest
 feature/8   pkg/autonomy/filter
 feature     pkg/autonomy/health
+feature     pkg/autonomy/health/gossip
 feature/8   pkg/autonomy/health/note
 feature/9   pkg/autonomy/health/verdict
 feature     pkg/controlplane
