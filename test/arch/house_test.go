@@ -80,6 +80,8 @@ support     test/conformance/critest
 support     test/conformance/critest/guest
 support     test/e2e/install
 support     test/e2e/helm
+support     test/conformance/ginkgo
+support     test/conformance/kubernetes
 support     test/e2e/join
 support     test/e2e/metrics
 support     test/e2e/network

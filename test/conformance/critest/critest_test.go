@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/registry"
 
+	"github.com/kedge-io/kedge/test/conformance/ginkgo"
 	"github.com/kedge-io/kedge/test/images"
 	"github.com/kedge-io/kedge/test/lab"
 	"github.com/kedge-io/kedge/test/vm/control"
@@ -42,7 +43,7 @@ func TestCRIConformance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := readExpected(string(expected))
+	list, err := ginkgo.ReadExpected(string(expected))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,13 +52,13 @@ func TestCRIConformance(t *testing.T) {
 	s.pullByDigest()
 	specs := s.runSuite()
 	for _, spec := range specs {
-		if spec.state != "passed" {
-			why, _, _ := strings.Cut(spec.why, "\n")
-			t.Logf("%s | %s | %s", spec.state, spec.name, why)
+		if spec.State != "passed" {
+			why, _, _ := strings.Cut(spec.Why, "\n")
+			t.Logf("%s | %s | %s", spec.State, spec.Name, why)
 		}
 	}
-	t.Logf("critest: %s", count(specs))
-	for _, wrong := range compare(specs, list) {
+	t.Logf("critest: %s", ginkgo.Count(specs))
+	for _, wrong := range ginkgo.Compare(specs, list) {
 		t.Error(wrong)
 	}
 	for _, host := range []string{"registry.k8s.io", "k8s.gcr.io", "gcr.io"} {
@@ -209,7 +210,7 @@ func (s *scene) pullByDigest() {
 }
 
 // runSuite runs the suite on the machine and reads its report. The suite's output is beside kedge's log.
-func (s *scene) runSuite() []spec {
+func (s *scene) runSuite() []ginkgo.Spec {
 	s.Helper()
 	program, err := buildSuite(s.s1.HostPath("/var/lib/critest"))
 	if err != nil {
@@ -230,7 +231,7 @@ func (s *scene) runSuite() []spec {
 	if err != nil {
 		s.Fatal(err)
 	}
-	specs, err := readReport(report)
+	specs, err := ginkgo.ReadReport(report)
 	if err != nil || len(specs) == 0 {
 		s.Fatalf("%d specs, %v", len(specs), err)
 	}
