@@ -304,13 +304,11 @@ install_binary() {
 	if [ -n "$file" ]; then use_file "$file" || return 0; else download || return 0; fi
 	chmod 0755 "$TMP/kedge"
 	said=$("$TMP/kedge" --version 2>/dev/null) || fatal "the program does not run on this machine ($(uname -m)): is it the right file?"
-	[ -z "${VERSION:-}" ] || case "$said," in
-	"kedge $VERSION,"*) ;;
-	*) fatal "asked for $VERSION, but the release there is: $said" ;;
-	esac
+	said=$(printf '%s\n' "$said" | awk 'NR == 1 {print $2}')
+	[ -z "${VERSION:-}" ] || [ "$said" = "$VERSION" ] || fatal "asked for $VERSION, but the release there is $said"
 	# A program that runs keeps its file: the new one takes the name.
 	mv -f "$TMP/kedge" "$BIN_DIR/kedge"
-	info "installed $said as $BIN_DIR/kedge"
+	info "installed kedge $said as $BIN_DIR/kedge"
 }
 
 link_commands() {
@@ -417,7 +415,7 @@ openrc_service() {
 		pidfile=/run/$SERVICE.pid
 		respawn_delay=5
 		respawn_max=0
-		rc_ulimit="-n 1048576 -u unlimited"
+		rc_ulimit="-n 1048576"
 
 		set -a
 		[ ! -f /etc/environment ] || . /etc/environment
@@ -492,7 +490,8 @@ pods() {
 				for (j = 1; j <= m; j++) { queue[++n] = found[j]; print found[j] }
 			}
 		}'
-	find /sys/fs/cgroup -path '*kubepods*' -name cgroup.procs -exec cat {} + 2>/dev/null
+	# In a container, processes of other containers are all called 0.
+	find /sys/fs/cgroup -path '*kubepods*' -name cgroup.procs -exec cat {} + 2>/dev/null | grep -vx 0
 }
 
 # end SIGNAL PID...: without complaint about those that are gone.
@@ -681,7 +680,7 @@ write_files() {
 		systemctl daemon-reload
 	else
 		openrc_service | put 0755 "$SERVICE_FILE" || true
-		logrotate_rule | put 0644 "/etc/logrotate.d/$SERVICE" || true
+		[ ! -d /etc/logrotate.d ] || logrotate_rule | put 0644 "/etc/logrotate.d/$SERVICE" || true
 	fi
 }
 
