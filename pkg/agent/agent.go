@@ -43,6 +43,8 @@ type Cluster struct {
 	// NoStorage leaves volumes to a provisioner of the user; StoragePaths are where ours may make them.
 	NoStorage    bool
 	StoragePaths []string
+	// NoDevices leaves devices to others.
+	NoDevices bool
 	// GossipKey is the secret that nodes know their neighbours by; empty where they shall not gossip.
 	GossipKey []byte `json:",omitempty"`
 }
@@ -125,7 +127,7 @@ func (a *Agent) Runtime() (supervisor.Component, error) {
 
 // Node is what makes this machine a node, in start order; its parts may start together.
 func (a *Agent) Node() ([]supervisor.Component, error) {
-	makers := []func() (supervisor.Component, error){a.kubelet, a.podNetwork, a.policy, a.proxy, a.dns, a.storage, a.neighbours}
+	makers := []func() (supervisor.Component, error){a.kubelet, a.podNetwork, a.policy, a.proxy, a.dns, a.storage, a.neighbours, a.devices}
 	var parts []supervisor.Component
 	if a.cfg.NodeIPFound {
 		parts = append(parts, network.NewAddress(a.cfg.NodeIPs[0]))

@@ -106,7 +106,7 @@ func (p *program) app() *cli.App {
 
 func (p *program) commands() []*cli.Command {
 	return []*cli.Command{
-		p.serverCommand(), p.agentCommand(), p.statusCommand(), p.checkConfigCommand(), p.tokenCommand(), p.nodeCommand(),
+		p.serverCommand(), p.agentCommand(), p.statusCommand(), p.checkConfigCommand(), p.tokenCommand(), p.nodeCommand(), p.deviceCommand(), p.mapperCommand(),
 		p.kubectlCommand(), p.ctrCommand(), p.crictlCommand(),
 		p.versionCommand(), p.completionCommand(), p.completeCommand(),
 	}

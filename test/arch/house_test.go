@@ -13,6 +13,7 @@ import (
 const plan = `
 leaf        manifests
 leaf        pkg/apis/addons/v1alpha1
+leaf        pkg/apis/devices/v1beta1
 leaf        pkg/apis/helm/v1
 leaf        pkg/version
 foundation  pkg/certs
@@ -64,6 +65,20 @@ feature     pkg/status
 feature     pkg/storage
 feature     pkg/tunnel
 feature/1   pkg/tunnel/wire
+feature     pkg/twin
+feature/2   pkg/twin/cluster
+feature/4   pkg/twin/dmi
+feature/6   pkg/twin/dmi/wire
+feature/2   pkg/twin/fleet
+feature/5   pkg/twin/hub
+feature/3   pkg/twin/local
+feature     pkg/twin/mapper
+feature/6   pkg/twin/mapper/driver
+feature/5   pkg/twin/mapper/modbus
+feature/5   pkg/twin/mapper/virtual
+feature/7   pkg/twin/merge
+feature/7   pkg/twin/model
+feature/7   pkg/twin/store
 feature     pkg/upstream
 settings    pkg/config
 mode        pkg/agent

@@ -1,0 +1,132 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// Report is one report that waits for the API.
+type Report struct {
+	Sequence uint64
+	Data     []byte
+}
+
+func number(b []byte) uint64 {
+	if len(b) != 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(b)
+}
+
+func bytesOf(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+// Sequence gives out a number that is greater than all before it, those before a restart too, and the name of the store that counts.
+func (s *Store) Sequence() (id string, n uint64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.open(); err != nil {
+		return "", 0, err
+	}
+	if s.next >= s.limit {
+		limit := s.next + sequenceBlock
+		err := s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte(meta)).Put([]byte("sequence"), bytesOf(limit)) })
+		if err != nil {
+			return "", 0, fmt.Errorf("take sequence numbers: %w", err)
+		}
+		s.limit = limit
+	}
+	n = s.next
+	s.next++
+	return s.id, n, nil
+}
+
+// Append adds reports to the backlog in one transaction. When it has more than most bytes then, the oldest go; their number is returned.
+func (s *Store) Append(reports []Report, most int64) (dropped int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(reports) == 0 {
+		return 0, nil
+	}
+	if err := s.open(); err != nil {
+		return 0, err
+	}
+	queued := s.queued
+	err = s.db.Update(func(tx *bolt.Tx) error {
+		b := tx.Bucket([]byte(backlog))
+		for _, r := range reports {
+			if err := b.Put(bytesOf(r.Sequence), r.Data); err != nil {
+				return err
+			}
+			queued += int64(len(r.Data))
+		}
+		for queued > most {
+			k, v := b.Cursor().First()
+			if k == nil {
+				break
+			}
+			queued -= int64(len(v))
+			if err := b.Delete(k); err != nil {
+				return err
+			}
+			dropped++
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("write reports: %w", err)
+	}
+	s.queued = queued
+	return dropped, nil
+}
+
+// Oldest returns the reports that have waited longest, at most count.
+func (s *Store) Oldest(count int) (reports []Report, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.db == nil {
+		return nil, nil
+	}
+	err = s.db.View(func(tx *bolt.Tx) error {
+		c := tx.Bucket([]byte(backlog)).Cursor()
+		for k, v := c.First(); k != nil && len(reports) < count; k, v = c.Next() {
+			reports = append(reports, Report{number(k), bytes.Clone(v)})
+		}
+		return nil
+	})
+	return reports, err
+}
+
+// Remove deletes reports that have arrived, in one transaction.
+func (s *Store) Remove(sequences []uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.db == nil || len(sequences) == 0 {
+		return nil
+	}
+	queued := s.queued
+	err := s.db.Update(func(tx *bolt.Tx) error {
+		b := tx.Bucket([]byte(backlog))
+		for _, n := range sequences {
+			queued -= int64(len(b.Get(bytesOf(n))))
+			if err := b.Delete(bytesOf(n)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("remove reports: %w", err)
+	}
+	s.queued = queued
+	return nil
+}
+
+// Waiting is the size of the backlog in bytes.
+func (s *Store) Waiting() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.queued
+}

@@ -1,0 +1,100 @@
+// Package twin keeps devices in step on a node: what the API and the operator want reaches the driver, what the driver finds reaches both,
+// and all of it goes on while the node is cut off. Its rooms are the parts; agent and cli import this one.
+package twin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+
+	"k8s.io/client-go/dynamic"
+
+	"github.com/kedge-io/kedge/pkg/kube"
+	"github.com/kedge-io/kedge/pkg/supervisor"
+	"github.com/kedge-io/kedge/pkg/twin/cluster"
+	"github.com/kedge-io/kedge/pkg/twin/dmi"
+	"github.com/kedge-io/kedge/pkg/twin/hub"
+	"github.com/kedge-io/kedge/pkg/twin/local"
+)
+
+// Sockets of a node. Drivers of the family know the first.
+const (
+	FamilySocket = "/etc/kubeedge/dmi.sock"
+	DriverSocket = "/run/kedge/dmi.sock"
+	LocalSocket  = "/run/kedge/devices.sock"
+)
+
+// NodeConfig says for which node twins are kept, and where.
+type NodeConfig struct {
+	// Kubeconfig is the path of a kubeconfig file whose user may read devices and write their status.
+	Kubeconfig string
+	NodeName   string
+	// Dir is where twins are kept.
+	Dir string
+	Log *slog.Logger
+}
+
+// Node is the component "devices". A part of it that fails is started again: the pods of a node do not depend on its devices.
+type Node struct {
+	cfg    NodeConfig
+	client dynamic.Interface
+	hub    *hub.Hub
+	parts  []supervisor.Component
+	up     atomic.Bool
+}
+
+// NewNode reads what the node knew before; it starts nothing and connects nothing.
+func NewNode(cfg NodeConfig) (*Node, error) {
+	if cfg.NodeName == "" || cfg.Dir == "" {
+		return nil, errors.New("devices: NodeName or Dir is empty")
+	}
+	rest, err := kube.Config(cfg.Kubeconfig, "devices")
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{cfg: cfg}
+	if n.client, err = dynamic.NewForConfig(rest); err != nil {
+		return nil, fmt.Errorf("make client: %w", err)
+	}
+	if n.hub, err = hub.New(hub.Config{Dir: cfg.Dir, Node: cfg.NodeName, Log: cfg.Log}); err != nil {
+		return nil, err
+	}
+	link := cluster.New(cluster.Config{Hub: n.hub, Client: n.client, Log: cfg.Log})
+	drivers, err := dmi.New(dmi.Config{Hub: n.hub, Sockets: []string{DriverSocket, FamilySocket}, Log: cfg.Log})
+	if err != nil {
+		return nil, err
+	}
+	door := local.NewServer(local.Config{Hub: n.hub, Socket: LocalSocket, Log: cfg.Log})
+	n.parts = []supervisor.Component{
+		n.part("devices-api", link.Run), n.part("devices-drivers", drivers.Run), n.part("devices-local", door.Run),
+	}
+	return n, nil
+}
+
+func (n *Node) part(name string, run func(context.Context) error) supervisor.Component {
+	return supervisor.Restart(supervisor.Func{ID: name, Do: run}, supervisor.RestartPolicy{Log: n.cfg.Log})
+}
+
+// Name implements supervisor.Component.
+func (*Node) Name() string { return "devices" }
+
+// Ready implements supervisor.Component.
+func (n *Node) Ready(context.Context) error {
+	if !n.up.Load() {
+		return errors.New("starting")
+	}
+	return nil
+}
+
+// Run implements supervisor.Component. The store is closed after everything that uses it.
+func (n *Node) Run(ctx context.Context) error {
+	keep, stop := context.WithCancel(context.WithoutCancel(ctx))
+	kept := make(chan error, 1)
+	go func() { kept <- n.hub.Run(keep) }()
+	n.up.Store(true)
+	err := supervisor.Group("devices", n.parts...).Run(ctx)
+	stop()
+	return errors.Join(err, <-kept)
+}
