@@ -84,6 +84,14 @@ func (p *Pods) Ready(context.Context) error {
 	return errors.New("waiting for the node's pod addresses")
 }
 
+// Tell implements supervisor.Teller.
+func (p *Pods) Tell() string {
+	if p.overlay == nil {
+		return "pods talk inside this node only"
+	}
+	return p.overlay.Note()
+}
+
 // Run implements supervisor.Component. Bridge, rules, routes and addresses stay when it ends, because the pods do.
 func (p *Pods) Run(ctx context.Context) error {
 	if err := p.loadMasquerade(ctx); err != nil {

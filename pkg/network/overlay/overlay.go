@@ -179,6 +179,13 @@ func (o *Overlay) peersNow() (map[string]peers.Peer, <-chan struct{}) {
 	return reachable(o.state.Own, o.state.Peers, o.local), o.changed
 }
 
+// Note says for an operator whom this node's pods reach.
+func (o *Overlay) Note() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return note(o.state.Own, o.state.Peers, reachable(o.state.Own, o.state.Peers, o.local))
+}
+
 // mac is the address that the vxlan interface of a family had.
 func (o *Overlay) mac(six bool) string {
 	o.mu.Lock()

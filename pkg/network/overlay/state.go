@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/kedge-io/kedge/pkg/peers"
 )
@@ -111,6 +112,48 @@ func reachable(own peers.Peer, all map[string]peers.Peer, local []netip.Prefix) 
 		}
 	}
 	return out
+}
+
+// note says for an operator whom a node's pods reach.
+func note(own peers.Peer, all, sent map[string]peers.Peer) string {
+	if me, ok := all[own.Node]; ok {
+		own.Seen = me.Seen
+	}
+	var beside int
+	var behind, elsewhere []string
+	for name, p := range all {
+		_, reached := sent[name]
+		switch {
+		case name == own.Node:
+		case !own.Beside(p):
+			behind = append(behind, name)
+		case !reached:
+			elsewhere = append(elsewhere, name)
+		default:
+			beside++
+		}
+	}
+	text := fmt.Sprintf("%s, %d other nodes", own.Backend, beside)
+	if own.Seen.IsValid() {
+		text += fmt.Sprintf("; behind an address translation (%s)", own.Seen)
+	}
+	if len(behind) > 0 {
+		text += "; an address translation lies between the pods here and those of " + some(behind)
+	}
+	if len(elsewhere) > 0 {
+		text += "; pods not reached with this flannel-backend: those of " + some(elsewhere)
+	}
+	return text
+}
+
+// some names a few of many.
+func some(names []string) string {
+	const few = 5
+	slices.Sort(names)
+	if len(names) > few {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
+	}
+	return strings.Join(names, ", ")
 }
 
 func overlap(a, b []netip.Prefix) bool {
