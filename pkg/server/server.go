@@ -18,6 +18,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/controlplane"
 	"github.com/kedge-io/kedge/pkg/datastore"
 	"github.com/kedge-io/kedge/pkg/loadbalancer"
+	"github.com/kedge-io/kedge/pkg/server/self"
 	"github.com/kedge-io/kedge/pkg/storage"
 	"github.com/kedge-io/kedge/pkg/supervisor"
 )
@@ -112,14 +113,14 @@ func (s *Server) Controllers() ([]supervisor.Component, error) {
 		parts = append(parts, s.health)
 	}
 	if s.localNode() != "" {
-		role, err := s.nodeRole()
+		role, err := self.NewRole(s.certs.SupervisorKubeconfig, s.cfg.NodeName)
 		if err != nil {
 			return nil, err
 		}
 		parts = append(parts, s.keepName(), role)
 	}
 	if s.store != nil {
-		report, err := s.recoveryReport()
+		report, err := self.NewRecoveryReport(s.certs.SupervisorKubeconfig, s.cfg.NodeName, s.store.Recovery, s.log)
 		if err != nil {
 			return nil, err
 		}

@@ -83,6 +83,7 @@ feature     pkg/upstream
 settings    pkg/config
 mode        pkg/agent
 mode        pkg/server
+mode/1      pkg/server/self
 frontend    pkg/cli
 command     cmd/kedge
 command     cmd/kedge-ipam

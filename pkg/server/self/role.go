@@ -1,4 +1,6 @@
-package server
+// Package self writes what a server knows about itself into the API: its role on its Node, and what its datastore had to repair. Only server
+// imports it.
+package self
 
 import (
 	"context"
@@ -19,16 +21,16 @@ import (
 // roleLabel is what kubectl shows as the role of a node. A kubelet may not set it on itself.
 const roleLabel = "node-role.kubernetes.io/control-plane"
 
-// nodeRole is the component that marks the node on this machine as a server.
-func (s *Server) nodeRole() (supervisor.Component, error) {
-	cfg, err := kube.Config(s.certs.SupervisorKubeconfig, "kedge-node-role")
+// NewRole is the component that marks the node on this machine as a server.
+func NewRole(kubeconfig, node string) (supervisor.Component, error) {
+	cfg, err := kube.Config(kubeconfig, "kedge-node-role")
 	if err != nil {
 		return nil, fmt.Errorf("prepare node role: %w", err)
 	}
 	var done atomic.Bool
 	return supervisor.Func{
 		ID: "node-role",
-		Do: func(ctx context.Context) error { return markServer(ctx, cfg, s.cfg.NodeName, &done) },
+		Do: func(ctx context.Context) error { return markServer(ctx, cfg, node, &done) },
 		Check: func(context.Context) error {
 			if done.Load() {
 				return nil

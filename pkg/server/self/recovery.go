@@ -1,8 +1,9 @@
-package server
+package self
 
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,20 +15,21 @@ import (
 	"github.com/kedge-io/kedge/pkg/supervisor"
 )
 
-// recoveryReport is the component that says in an Event what the datastore had to repair at this start.
-func (s *Server) recoveryReport() (supervisor.Component, error) {
-	cfg, err := kube.Config(s.certs.SupervisorKubeconfig, "kedge-datastore")
+// NewRecoveryReport is the component that says in an Event on a node what the datastore had to repair at this start. recovery
+// returns nil when that was nothing; it is asked when the component runs.
+func NewRecoveryReport(kubeconfig, node string, recovery func() *datastore.Recovery, log *slog.Logger) (supervisor.Component, error) {
+	cfg, err := kube.Config(kubeconfig, "kedge-datastore")
 	if err != nil {
 		return nil, fmt.Errorf("prepare datastore report: %w", err)
 	}
 	return supervisor.Func{ID: "datastore-report", Do: func(ctx context.Context) error {
-		if r := s.store.Recovery(); r != nil {
+		if r := recovery(); r != nil {
 			client, err := kubernetes.NewForConfig(cfg)
 			if err != nil {
 				return fmt.Errorf("make client: %w", err)
 			}
-			if _, err := client.CoreV1().Events(metav1.NamespaceDefault).Create(ctx, recoveryEvent(s.cfg.NodeName, *r), metav1.CreateOptions{}); err != nil {
-				s.log.Warn("no Event about the repair of the datastore", "error", err)
+			if _, err := client.CoreV1().Events(metav1.NamespaceDefault).Create(ctx, recoveryEvent(node, *r), metav1.CreateOptions{}); err != nil {
+				log.Warn("no Event about the repair of the datastore", "error", err)
 			}
 		}
 		<-ctx.Done()
