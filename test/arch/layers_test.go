@@ -20,7 +20,7 @@ const (
 	support                 // tests and build tools: they import what they like, and only tests and tools import them
 )
 
-// place says where a package lives. A feature may have inner rooms, which only it imports; inner orders them: a room
+// place says where a package lives. A feature or mode may have inner rooms, which only it imports; inner orders them: a room
 // imports rooms with a greater number.
 type place struct {
 	level level
@@ -62,7 +62,7 @@ func checkLayers(files []source, house map[string]place) []violation {
 func forbidden(from, to string, house map[string]place) string {
 	a, b := house[from], house[to]
 	_, known := house[to]
-	sameFeature := a.level == feature && b.level == feature && root(from) == root(to)
+	sameRoot := (a.level == feature || a.level == mode) && a.level == b.level && root(from) == root(to)
 	switch {
 	case !known:
 		return "that package is not in the table of packages"
@@ -72,12 +72,12 @@ func forbidden(from, to string, house map[string]place) string {
 		return "tests and tools are imported by tests and tools only"
 	case to == "pkg/config" && a.level != frontend && a.level != mode:
 		return "only cli, server and agent import config: declare the few values that are needed"
-	case b.inner > 0 && !sameFeature:
+	case b.inner > 0 && !sameRoot:
 		return "that is an inner room of " + root(to)
-	case sameFeature && a.inner < b.inner:
+	case sameRoot && a.inner < b.inner:
 		return ""
-	case sameFeature:
-		return "rooms of a feature import only rooms further in"
+	case sameRoot:
+		return "rooms of one feature or mode import only rooms further in"
 	case a.level <= b.level:
 		return "imports point down only, never up or sideways"
 	}
