@@ -67,7 +67,9 @@ feature     pkg/tunnel
 feature/1   pkg/tunnel/wire
 feature     pkg/twin
 feature/2   pkg/twin/cluster
+feature/7   pkg/twin/convert
 feature/4   pkg/twin/dmi
+feature/7   pkg/twin/dmi/api
 feature/6   pkg/twin/dmi/wire
 feature/2   pkg/twin/fleet
 feature/5   pkg/twin/hub

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"sync"
 
-	dmi "github.com/kubeedge/api/apis/dmi/v1beta1"
+	dmi "github.com/kedge-io/kedge/pkg/twin/dmi/api"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -45,8 +45,6 @@ type Config struct {
 
 // Server is the manager's end of the interface.
 type Server struct {
-	dmi.UnimplementedDeviceManagerServiceServer
-
 	cfg Config
 
 	mu       sync.Mutex
@@ -67,7 +65,7 @@ func New(cfg Config) (*Server, error) {
 func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(maxStreams))
-	dmi.RegisterDeviceManagerServiceServer(server, s)
+	dmi.RegisterManager(server, s)
 	defer func() {
 		cancel()
 		server.Stop()

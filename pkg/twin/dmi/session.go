@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	dmi "github.com/kubeedge/api/apis/dmi/v1beta1"
+	dmi "github.com/kedge-io/kedge/pkg/twin/dmi/api"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -177,7 +177,7 @@ func (ses *session) run() {
 	}
 	defer func() { _ = conn.Close() }()
 	ses.save()
-	client, pause, since := dmi.NewDeviceMapperServiceClient(conn), firstRetry, time.Now()
+	client, pause, since := dmi.Mapper{Conn: conn}, firstRetry, time.Now()
 	for ses.changes.Await(ses.ctx) {
 		keys, _ := ses.changes.Take()
 		failed := ses.tell(client, keys)

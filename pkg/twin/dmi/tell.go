@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	dmi "github.com/kubeedge/api/apis/dmi/v1beta1"
+	dmi "github.com/kedge-io/kedge/pkg/twin/dmi/api"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -15,7 +15,7 @@ import (
 )
 
 // tell brings the driver up to date about the devices, models first, and returns those that it could not be told of.
-func (ses *session) tell(client dmi.DeviceMapperServiceClient, keys []string) (failed []string) {
+func (ses *session) tell(client dmi.Mapper, keys []string) (failed []string) {
 	before := sum(ses.mapper)
 	removed := false
 	for i, key := range keys {
@@ -46,7 +46,7 @@ func unreachable(err error) bool {
 }
 
 // tellOne brings the driver up to date about one device. Nothing is said that the driver knows.
-func (ses *session) tellOne(client dmi.DeviceMapperServiceClient, key string) (gone bool, err error) {
+func (ses *session) tellOne(client dmi.Mapper, key string) (gone bool, err error) {
 	ctx, cancel := context.WithTimeout(ses.ctx, callTimeout)
 	defer cancel()
 	v, ok := ses.server.cfg.Hub.Get(key)
@@ -56,7 +56,7 @@ func (ses *session) tellOne(client dmi.DeviceMapperServiceClient, key string) (g
 			return false, nil
 		}
 		namespace, name, _ := strings.Cut(key, "/")
-		if _, err := client.RemoveDevice(ctx, &dmi.RemoveDeviceRequest{DeviceName: name, DeviceNamespace: namespace}); err != nil && unreachable(err) {
+		if err := client.RemoveDevice(ctx, &dmi.RemoveDeviceRequest{DeviceName: name, DeviceNamespace: namespace}); err != nil && unreachable(err) {
 			return false, err
 		}
 		delete(ses.mapper.Devices, key)
@@ -74,9 +74,9 @@ func (ses *session) tellOne(client dmi.DeviceMapperServiceClient, key string) (g
 		return false, err
 	}
 	if known {
-		_, err = client.UpdateDevice(ctx, &dmi.UpdateDeviceRequest{Device: d})
+		err = client.UpdateDevice(ctx, &dmi.UpdateDeviceRequest{Device: d})
 	} else {
-		_, err = client.RegisterDevice(ctx, &dmi.RegisterDeviceRequest{Device: d})
+		err = client.RegisterDevice(ctx, &dmi.RegisterDeviceRequest{Device: d})
 	}
 	if err != nil {
 		return false, err
@@ -85,16 +85,16 @@ func (ses *session) tellOne(client dmi.DeviceMapperServiceClient, key string) (g
 	return false, nil
 }
 
-func (ses *session) tellModel(ctx context.Context, client dmi.DeviceMapperServiceClient, v hub.View) (err error) {
+func (ses *session) tellModel(ctx context.Context, client dmi.Mapper, v hub.View) (err error) {
 	key, now := hub.Key(v.Model.Namespace, v.Model.Name), sum(v.Model.Spec)
 	told, known := ses.mapper.Models[key]
 	switch {
 	case known && told == now:
 		return nil
 	case known:
-		_, err = client.UpdateDeviceModel(ctx, &dmi.UpdateDeviceModelRequest{Model: wire.Model(v.Model)})
+		err = client.UpdateDeviceModel(ctx, &dmi.UpdateDeviceModelRequest{Model: wire.Model(v.Model)})
 	default:
-		_, err = client.CreateDeviceModel(ctx, &dmi.CreateDeviceModelRequest{Model: wire.Model(v.Model)})
+		err = client.CreateDeviceModel(ctx, &dmi.CreateDeviceModelRequest{Model: wire.Model(v.Model)})
 	}
 	if err == nil {
 		ses.mapper.Models[key] = now
@@ -103,11 +103,11 @@ func (ses *session) tellModel(ctx context.Context, client dmi.DeviceMapperServic
 }
 
 // forgetModels is best effort: a model too many does no harm.
-func (ses *session) forgetModels(client dmi.DeviceMapperServiceClient) {
+func (ses *session) forgetModels(client dmi.Mapper) {
 	for _, key := range ses.unusedModels() {
 		ctx, cancel := context.WithTimeout(ses.ctx, callTimeout)
 		namespace, name, _ := strings.Cut(key, "/")
-		_, err := client.RemoveDeviceModel(ctx, &dmi.RemoveDeviceModelRequest{ModelName: name, ModelNamespace: namespace})
+		err := client.RemoveDeviceModel(ctx, &dmi.RemoveDeviceModelRequest{ModelName: name, ModelNamespace: namespace})
 		cancel()
 		if err != nil && unreachable(err) {
 			return

@@ -14,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	dmi "github.com/kubeedge/api/apis/dmi/v1beta1"
+	dmi "github.com/kedge-io/kedge/pkg/twin/dmi/api"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -49,11 +49,9 @@ type Config struct {
 
 // Mapper is one driver process.
 type Mapper struct {
-	dmi.UnimplementedDeviceMapperServiceServer
-
 	cfg    Config
 	opener driver.Opener
-	node   dmi.DeviceManagerServiceClient
+	node   dmi.Manager
 	anew   chan struct{} // the node does not know us any more
 
 	mu      sync.Mutex
@@ -95,13 +93,13 @@ func (m *Mapper) Run(ctx context.Context) error {
 		return fmt.Errorf("reach %s: %w", m.cfg.Socket, err)
 	}
 	defer func() { _ = conn.Close() }()
-	m.node, m.ctx = dmi.NewDeviceManagerServiceClient(conn), ctx
+	m.node, m.ctx = dmi.Manager{Conn: conn}, ctx
 	listener, err := listen(m.cfg.Address)
 	if err != nil {
 		return err
 	}
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage))
-	dmi.RegisterDeviceMapperServiceServer(server, m)
+	dmi.RegisterMapper(server, m)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
 	defer m.stopAll()

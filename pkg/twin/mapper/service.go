@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	dmi "github.com/kubeedge/api/apis/dmi/v1beta1"
+	dmi "github.com/kedge-io/kedge/pkg/twin/dmi/api"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 

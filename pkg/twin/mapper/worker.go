@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	dmi "github.com/kubeedge/api/apis/dmi/v1beta1"
+	dmi "github.com/kedge-io/kedge/pkg/twin/dmi/api"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/kedge-io/kedge/pkg/apis/devices/v1beta1"

@@ -3,7 +3,7 @@ package wire
 import (
 	"fmt"
 
-	dmi "github.com/kubeedge/api/apis/dmi/v1beta1"
+	dmi "github.com/kedge-io/kedge/pkg/twin/dmi/api"
 
 	"github.com/kedge-io/kedge/pkg/apis/devices/v1beta1"
 )

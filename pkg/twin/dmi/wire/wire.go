@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"math"
 
-	dmi "github.com/kubeedge/api/apis/dmi/v1beta1"
+	dmi "github.com/kedge-io/kedge/pkg/twin/dmi/api"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
