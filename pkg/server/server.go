@@ -54,13 +54,20 @@ func New(cfg config.Server, log *slog.Logger) (*Server, error) {
 	return s, nil
 }
 
-// storeConfig keeps with each snapshot what else a restored site needs: its authorities, keys and tokens.
-func (s *Server) storeConfig() datastore.Config {
-	in := func(name string) string { return filepath.Join(s.cfg.DataDir, "server", name) }
+// StoreConfig is the datastore of a server, also for commands beside a running one. With each snapshot it keeps what else a restored
+// site needs: its authorities, keys and tokens.
+func StoreConfig(dataDir string) datastore.Config {
+	in := func(name string) string { return filepath.Join(dataDir, "server", name) }
 	return datastore.Config{
-		Dir: in("db"), Socket: DatastoreSocket, Log: s.log,
+		Dir: in("db"), Socket: DatastoreSocket,
 		SnapshotFiles: []string{in("tls"), in("token"), in("node-token"), in("agent-token")},
 	}
+}
+
+func (s *Server) storeConfig() datastore.Config {
+	cfg := StoreConfig(s.cfg.DataDir)
+	cfg.Log = s.log
+	return cfg
 }
 
 // DatastoreSocket is where the datastore is served to the API server of the same machine.
