@@ -40,6 +40,9 @@ func (s *Server) addonParts() ([]supervisor.Component, error) {
 		}
 		parts = append(parts, c)
 	}
+	if s.grid != nil {
+		parts = append(parts, s.grid)
+	}
 	a, err := s.addons()
 	if err != nil {
 		return nil, err

@@ -1,8 +1,22 @@
 package server
 
-import "github.com/kedge-io/kedge/pkg/conversion"
+import (
+	"fmt"
 
-// kinds are the custom resources that this process converts and checks, feature by feature.
+	"github.com/kedge-io/kedge/pkg/conversion"
+	"github.com/kedge-io/kedge/pkg/grid"
+)
+
+// kinds are the custom resources that this process converts and checks, feature by feature. Kinds of a feature that is switched off
+// stay known: its objects must be readable to be removed.
 func (s *Server) kinds() (*conversion.Registry, error) {
-	return conversion.NewRegistry()
+	if s.cfg.Disabled("grid") {
+		return conversion.NewRegistry(grid.Kinds(nil))
+	}
+	var err error
+	s.grid, err = grid.New(grid.Config{Kubeconfig: s.certs.SupervisorKubeconfig, Alone: s.store != nil, Log: s.log})
+	if err != nil {
+		return nil, fmt.Errorf("prepare grid: %w", err)
+	}
+	return conversion.NewRegistry(grid.Kinds(s.grid.Use))
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/config"
 	"github.com/kedge-io/kedge/pkg/controlplane"
 	"github.com/kedge-io/kedge/pkg/datastore"
+	"github.com/kedge-io/kedge/pkg/grid"
 	"github.com/kedge-io/kedge/pkg/loadbalancer"
 	"github.com/kedge-io/kedge/pkg/server/self"
 	"github.com/kedge-io/kedge/pkg/storage"
@@ -33,6 +34,7 @@ type Server struct {
 	gate  *gate // from APIServer on
 
 	health *health.Controller // the same, unless it is disabled
+	grid   *grid.Grid         // the same
 }
 
 // New makes or loads the certificates and prepares the datastore. cfg must have its node name,

@@ -1,0 +1,227 @@
+package controller
+
+import (
+	"encoding/json"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	superedge "github.com/kedge-io/kedge/pkg/apis/superedge/v1"
+	"github.com/kedge-io/kedge/pkg/grid/dialect"
+)
+
+func eventSource() corev1.EventSource { return corev1.EventSource{Component: "kedge-grid"} }
+
+// onObject is a change of an object of ours.
+func (e *Engine) onObject(gk schema.GroupKind, old, now any) {
+	before, _ := old.(*unstructured.Unstructured)
+	after, _ := now.(*unstructured.Unstructured)
+	if before != nil && after != nil && sameWish(before, after) {
+		return // a change of the status
+	}
+	obj := after
+	if obj == nil {
+		obj = before
+	}
+	k := key{kind: gk, namespace: obj.GetNamespace(), name: obj.GetName()}
+	switch {
+	case isSet(gk):
+		k.task = taskSet
+		e.dirty(k, nil)
+		if gk.Kind == superedge.KindStatefulSetGrid {
+			e.askNames(before, after)
+		}
+	case gk.Kind == superedge.KindServiceGrid:
+		k.task = taskService
+		e.queue.Add(k)
+	default:
+		e.onMember(gk, before, after)
+	}
+}
+
+// sameWish says whether only the status changed.
+func sameWish(a, b *unstructured.Unstructured) bool {
+	return a.GetUID() == b.GetUID() && a.GetGeneration() == b.GetGeneration() && equalMaps(a.GetAnnotations(), b.GetAnnotations()) &&
+		equalMaps(a.GetLabels(), b.GetLabels()) && a.GetDeletionTimestamp().Equal(b.GetDeletionTimestamp())
+}
+
+func equalMaps(a, b map[string]string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k, v := range a {
+		if w, ok := b[k]; !ok || v != w {
+			return false
+		}
+	}
+	return true
+}
+
+// askNames looks at the Services that a StatefulSetGrid names, or named.
+func (e *Engine) askNames(grids ...*unstructured.Unstructured) {
+	for _, g := range grids {
+		if g == nil {
+			continue
+		}
+		for _, service := range dialect.ServiceNames(g) {
+			e.queue.Add(key{task: taskNames, namespace: g.GetNamespace(), name: service})
+		}
+	}
+}
+
+// onNode is a change of a node: only the units that it left, joined or changed are looked at.
+func (e *Engine) onNode(old, now any) {
+	before, _ := old.(*corev1.Node)
+	after, _ := now.(*corev1.Node)
+	touched := e.nodes.Change(before, after)
+	for label, units := range touched {
+		for _, k := range e.setsOf(label) {
+			e.dirty(k, units)
+		}
+	}
+	e.onMemberNode(before, after)
+}
+
+// onWorkload is a change of a workload that some set made.
+func (e *Engine) onWorkload(old, now any) {
+	o := now
+	if o == nil {
+		o = old
+	}
+	m, ok := o.(metav1.Object)
+	if !ok {
+		return
+	}
+	if now == nil {
+		e.mu.Lock()
+		delete(e.checked, m.GetUID())
+		e.mu.Unlock()
+	}
+	owner := metav1.GetControllerOf(m)
+	if owner == nil {
+		return
+	}
+	group, _, _ := cutLast(owner.APIVersion, '/')
+	k := key{task: taskSet, kind: schema.GroupKind{Group: group, Kind: owner.Kind}, namespace: m.GetNamespace(), name: owner.Name}
+	e.dirty(k, []string{unitOf(m)})
+}
+
+// onService is a change of any Service: one that a grid made, or one that a StatefulSetGrid names.
+func (e *Engine) onService(old, now any) {
+	o := now
+	if o == nil {
+		o = old
+	}
+	s, ok := o.(*corev1.Service)
+	if !ok {
+		return
+	}
+	if owner := metav1.GetControllerOf(s); owner != nil && owner.Kind == superedge.KindServiceGrid {
+		group, _, _ := cutLast(owner.APIVersion, '/')
+		e.queue.Add(key{task: taskService, kind: schema.GroupKind{Group: group, Kind: owner.Kind}, namespace: s.Namespace, name: owner.Name})
+	}
+	if now != nil {
+		e.queue.Add(key{task: taskNames, namespace: s.Namespace, name: s.Name})
+	}
+}
+
+// dirty asks for a look at some units of a set, or at all of them.
+func (e *Engine) dirty(k key, units []string) {
+	e.mu.Lock()
+	s := e.sets[k]
+	if s == nil {
+		s = &setState{units: map[string]bool{}, all: true, refused: map[string]string{}}
+		e.sets[k] = s
+	}
+	if units == nil {
+		s.all = true
+	}
+	for _, u := range units {
+		s.units[u] = true
+	}
+	e.mu.Unlock()
+	e.queue.AddAfter(k, settle)
+}
+
+// setsOf lists the sets whose units are the values of a node label.
+func (e *Engine) setsOf(label string) []key {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var out []key
+	for k, s := range e.sets {
+		if s.key == label {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// allSets asks for a look at all sets that are made of pools.
+func (e *Engine) allSets(group string) {
+	e.mu.Lock()
+	var keys []key
+	for k, s := range e.sets {
+		if k.kind.Group == group {
+			s.set = nil
+			keys = append(keys, k)
+		}
+	}
+	e.mu.Unlock()
+	for _, k := range keys {
+		e.dirty(k, nil)
+	}
+}
+
+// cutLast is strings.Cut at the last separator; without one all of it is before.
+func cutLast(s string, sep byte) (before, after string, found bool) {
+	for i := len(s) - 1; i >= 0; i-- {
+		if s[i] == sep {
+			return s[:i], s[i+1:], true
+		}
+	}
+	return s, "", false
+}
+
+// complete says whether all pods of a workload are of its current spec and available.
+func complete(o any) bool {
+	switch w := o.(type) {
+	case *appsv1.Deployment:
+		want := replicas(w.Spec.Replicas)
+		return w.Status.ObservedGeneration >= w.Generation && w.Status.UpdatedReplicas == want && w.Status.Replicas == want && w.Status.AvailableReplicas == want
+	case *appsv1.StatefulSet:
+		want := replicas(w.Spec.Replicas)
+		updated := w.Status.UpdatedReplicas
+		if u := w.Spec.UpdateStrategy; u.Type == appsv1.OnDeleteStatefulSetStrategyType || u.RollingUpdate != nil && replicas(u.RollingUpdate.Partition) > 1 {
+			updated = want // how far it goes is the user's business
+		}
+		return w.Status.ObservedGeneration >= w.Generation && updated == want && w.Status.AvailableReplicas == want
+	}
+	return false
+}
+
+func replicas(n *int32) int32 {
+	if n == nil {
+		return 1
+	}
+	return *n
+}
+
+// content is a typed status as JSON content.
+func content(status any) map[string]any {
+	data, err := json.Marshal(status)
+	if err != nil {
+		return nil
+	}
+	var out map[string]any
+	_ = json.Unmarshal(data, &out)
+	return out
+}
+
+// pace is how long a status of so many units waits for more changes: large ones are written seldom.
+func pace(units int) time.Duration {
+	return 200*time.Millisecond + time.Duration(units)*2*time.Millisecond
+}
