@@ -462,15 +462,6 @@ set -u
 [ ! -d "$DATA_DIR" ] || DATA_DIR=$(cd "$DATA_DIR" && pwd -P)
 PATH=$PATH:/usr/sbin:/sbin:/usr/local/sbin
 
-# parents: a line "PID PARENT" for each process.
-parents() {
-	for process in /proc/[0-9]*; do
-		while read -r key value _; do
-			case $key in PPid:) echo "${process#/proc/} $value" && break ;; esac
-		done 2>/dev/null <"$process/status"
-	done 2>/dev/null
-}
-
 # programs PATTERN: the processes that run a program whose path matches.
 programs() {
 	# shellcheck disable=SC2012 # ls reads all links at once, and the names are numbers
@@ -481,8 +472,9 @@ shims() { programs "$DATA_DIR/data/[0-9a-f]*/bin/containerd-shim-runc-v2"; }
 
 # pods: every process below a shim, and what lost its shim but is in a pod's cgroup.
 pods() {
-	parents | awk -v roots="$(shims | tr '\n' ' ')" '
-		{children[$2] = children[$2] " " $1}
+	grep -hE '^(Pid|PPid):' /proc/[0-9]*/status 2>/dev/null | awk -v roots="$(shims | tr '\n' ' ')" '
+		$1 == "Pid:" {pid = $2}
+		$1 == "PPid:" {children[$2] = children[$2] " " pid}
 		END {
 			n = split(roots, queue, " ")
 			for (i = 1; i <= n; i++) {
@@ -504,11 +496,11 @@ end() {
 
 # await SECONDS FUNCTION: waits until it prints nothing.
 await() {
-	left=$(($1 * 5))
+	read -r begin _ </proc/uptime
 	while [ -n "$($2)" ]; do
-		[ "$left" -gt 0 ] || return 1
-		left=$((left - 1))
-		sleep 0.2 2>/dev/null || { sleep 1; left=$((left - 4)); }
+		read -r now _ </proc/uptime
+		[ $((${now%%.*} - ${begin%%.*})) -lt "$1" ] || return 1
+		sleep 0.2 2>/dev/null || sleep 1
 	done
 }
 

@@ -246,7 +246,7 @@ func (s *installed) containers(ctx context.Context, since time.Time) (string, er
 			}
 		}
 	}
-	if err := s.api.do(ctx, http.MethodGet, "/api/v1/namespaces/default/pods?labelSelector=app%3Dweb", nil, &list); err != nil {
+	if err := s.api.do(ctx, http.MethodGet, "/api/v1/namespaces/default/pods?labelSelector=scenario%3Dinstall", nil, &list); err != nil {
 		return "", err
 	}
 	var ids []string
