@@ -21,6 +21,8 @@ type Variables struct {
 	ClusterDNS    []net.IP // addresses of the cluster's DNS service, one per IP family, the preferred one first
 	ClusterDomain string   // for example cluster.local
 	DataDir       string   // for example /var/lib/kedge
+	// SystemRegistry is host[:port] of the registry for images of the system, or empty.
+	SystemRegistry string
 }
 
 // Map returns the value of each variable by name:
@@ -30,6 +32,8 @@ type Variables struct {
 //	IP_FAMILY_POLICY   of Services with all those families SingleStack
 //	CLUSTER_DOMAIN                                         cluster.local
 //	DATA_DIR                                               /var/lib/kedge
+//	SYSTEM_DEFAULT_REGISTRY      before an image's name    registry.example/, or nothing
+//	SYSTEM_DEFAULT_REGISTRY_RAW  the registry alone        registry.example, or nothing
 func (v Variables) Map() map[string]string {
 	var quoted []string
 	first := ""
@@ -43,11 +47,18 @@ func (v Variables) Map() map[string]string {
 	if len(v.ClusterDNS) > 1 {
 		policy = "RequireDualStack"
 	}
+	registry := ""
+	if v.SystemRegistry != "" {
+		registry = v.SystemRegistry + "/"
+	}
 	return map[string]string{
 		"CLUSTER_DNS":      first,
 		"CLUSTER_DNS_LIST": "[" + strings.Join(quoted, ", ") + "]",
 		"IP_FAMILY_POLICY": policy,
 		"CLUSTER_DOMAIN":   v.ClusterDomain,
 		"DATA_DIR":         v.DataDir,
+
+		"SYSTEM_DEFAULT_REGISTRY":     registry,
+		"SYSTEM_DEFAULT_REGISTRY_RAW": v.SystemRegistry,
 	}
 }

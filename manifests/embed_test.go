@@ -25,6 +25,15 @@ func TestVariables(t *testing.T) {
 	}
 }
 
+func TestSystemRegistry(t *testing.T) {
+	for registry, want := range map[string]string{"": "", "mirror.example:5000": "mirror.example:5000/"} {
+		got := Variables{SystemRegistry: registry}.Map()
+		if got["SYSTEM_DEFAULT_REGISTRY"] != want || got["SYSTEM_DEFAULT_REGISTRY_RAW"] != registry {
+			t.Errorf("%q: %v", registry, got)
+		}
+	}
+}
+
 func TestEveryFileSaysWhatItIsFor(t *testing.T) {
 	names, err := fs.Glob(FS(), "*.yaml")
 	if err != nil || len(names) < 4 {

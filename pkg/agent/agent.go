@@ -36,6 +36,8 @@ type Cluster struct {
 	PodNetwork string
 	// NoProxy leaves Services to a network plugin of the user.
 	NoProxy bool
+	// SystemRegistry is where images of the system come from whose name has no registry; it may be empty.
+	SystemRegistry string
 	// NoPolicy leaves NetworkPolicies to a network plugin of the user.
 	NoPolicy bool
 	// NoDNS leaves names to a DNS server of the user.
@@ -101,16 +103,13 @@ func (a *Agent) Runtime() (supervisor.Component, error) {
 		return nil, err
 	}
 	if a.cfg.PauseImage != "" {
-		ref, archive = a.cfg.PauseImage, ""
-	}
-	registries, err := cri.ReadRegistries(a.cfg.PrivateRegistry)
-	if err != nil {
-		return nil, fmt.Errorf("read private-registry: %w", err)
+		ref, archive = systemImage(a.cluster.SystemRegistry, a.cfg.PauseImage), ""
 	}
 	containerd, err := cri.New(cri.Config{
 		Root: a.paths.containerd, State: containerdState, Socket: ContainerdSocket, ConfigFile: a.paths.containerdConfig,
 		Runc: runc, Shim: shim, CNIBinDir: a.payload.BinDir(), CNIConfDir: a.paths.cniConf,
-		PauseImage: ref, PauseArchive: archive, RegistryDir: a.paths.registries, Registries: registries,
+		PauseImage: ref, PauseArchive: archive, RegistryDir: a.paths.registries, RegistriesFile: a.cfg.PrivateRegistry,
+		SearchPath:  os.Getenv("PATH"),
 		Snapshotter: a.cfg.Snapshotter, SystemdCgroup: kubelet.SystemdCgroup(), RestrictOOMScoreAdj: !cri.CanLowerOOMScore(),
 	}, a.log)
 	if err != nil {

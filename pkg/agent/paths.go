@@ -80,6 +80,15 @@ func (a *Agent) podResolvConf() (string, error) {
 	return a.paths.resolvConf, nil
 }
 
+// systemImage completes the name of an image of the system that names no registry.
+func systemImage(registry, image string) string {
+	host, _, ok := strings.Cut(image, "/")
+	if registry == "" || ok && (strings.ContainsAny(host, ".:") || host == "localhost") {
+		return image
+	}
+	return registry + "/" + image
+}
+
 func parseLabels(in []string) (map[string]string, error) {
 	out := make(map[string]string, len(in))
 	for _, l := range in {

@@ -90,7 +90,7 @@ func clusterOf(cfg config.Server, s *server.Server) (agent.Cluster, error) {
 	return agent.Cluster{
 		ServerURL: s.URL(), ServerCA: serverCA, ClientCA: clientCA,
 		ClusterCIDRs: cfg.ClusterCIDRs, DNS: cfg.ClusterDNS, Domain: cfg.ClusterDomain,
-		PodNetwork: cfg.FlannelBackend, NoProxy: cfg.DisableKubeProxy, NoPolicy: cfg.DisableNetworkPolicy, NoDNS: cfg.Disabled("coredns"),
+		PodNetwork: cfg.FlannelBackend, NoProxy: cfg.DisableKubeProxy, NoPolicy: cfg.DisableNetworkPolicy, SystemRegistry: cfg.SystemDefaultRegistry, NoDNS: cfg.Disabled("coredns"),
 		NoDevices: cfg.Disabled("devices"),
 		NoStorage: cfg.Disabled("local-storage"), StoragePaths: []string{cfg.DefaultLocalStoragePath},
 		GossipKey: gossipKey,

@@ -97,6 +97,8 @@ type Server struct {
 	// ClusterDNS lies inside ServiceCIDRs; the tenth address of each unless set.
 	ClusterDNS    []netip.Addr
 	ClusterDomain string
+	// SystemDefaultRegistry is host[:port], or empty.
+	SystemDefaultRegistry string
 	// FlannelBackend is vxlan, host-gw, wireguard-native, bridge or none.
 	FlannelBackend string
 

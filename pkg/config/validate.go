@@ -16,7 +16,7 @@ import (
 // addons are the names that --disable knows. The later ones are of the family: kedge has no such add-on (yet), so
 // leaving it out is always true.
 func addons() []string {
-	return []string{"autonomy", "coredns", "devices", "grid", "helm", "local-storage", "metrics-server", "servicelb", "traefik"}
+	return []string{"autonomy", "coredns", "devices", "grid", "helm", "local-storage", "metrics-server", "runtimes", "servicelb", "traefik"}
 }
 
 func addonList() string { return strings.Join(addons(), ", ") }
@@ -35,6 +35,7 @@ func (s Server) Validate() error {
 		oneOf("flannel-backend", s.FlannelBackend, "vxlan", "host-gw", "wireguard-native", "bridge", "none"),
 		s.validateDatastore(),
 		s.validateAddons(),
+		optional(registryHost, "system-default-registry", s.SystemDefaultRegistry),
 		absolute("write-kubeconfig", s.WriteKubeconfig),
 		absolute("default-local-storage-path", s.DefaultLocalStoragePath),
 		validateArgs("kube-apiserver-arg", s.KubeAPIServerArgs),
@@ -67,6 +68,15 @@ func (a Agent) Validate() error {
 		checks = append(checks, fmt.Errorf("--pause-image: %q is not the name of an image", a.PauseImage))
 	}
 	return first(checks)
+}
+
+// registryHost checks the name of a registry: a host, with a port if it has one.
+func registryHost(name, v string) error {
+	u, err := url.Parse("https://" + v)
+	if err != nil || u.Host != v || u.Hostname() == "" {
+		return fmt.Errorf("--%s: %q is not a host, with a port if it has one, such as registry.example:5000", name, v)
+	}
+	return nil
 }
 
 func first(errs []error) error {

@@ -60,6 +60,9 @@ func TestValidateServerNamesTheFlagAndTheFix(t *testing.T) {
 		{"datastore-endpoint=https://a:2379,https://b:2379 datastore-certfile=/c", "go together"},
 		{"disable=traefik,corends", `--disable: unknown add-on "corends", did you mean coredns?`},
 		{"disable=traefik disable=servicelb", ""},
+		{"system-default-registry=https://mirror.example", `--system-default-registry: "https://mirror.example" is not a host`},
+		{"system-default-registry=mirror.example/copies", `--system-default-registry: "mirror.example/copies" is not a host`},
+		{"system-default-registry=mirror.example:5000", ""},
 		{"write-kubeconfig=k.yaml", "--write-kubeconfig"},
 		{"v=11", `--v: "11" is not a number from 0 to 10`},
 	})

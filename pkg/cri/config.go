@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"text/template"
+
+	"github.com/kedge-io/kedge/pkg/cri/registries"
+	"github.com/kedge-io/kedge/pkg/cri/runtimes"
 )
 
 // Config is what containerd needs to know about this node. All paths are absolute.
@@ -18,13 +21,14 @@ type Config struct {
 	Runc, Shim, CNIBinDir, CNIConfDir string
 	// PauseImage is the reference of the sandbox image, PauseArchive the file it is imported from.
 	PauseImage, PauseArchive string
-	// RegistryDir is where Registries are written for containerd to read.
-	RegistryDir string
-	Registries  Registries
+	// RegistriesFile is registries.yaml, which may be missing or have no name; RegistryDir is where it is written for containerd to read.
+	RegistriesFile, RegistryDir string
 	// Snapshotter is overlayfs or native.
 	Snapshotter string
 	// SystemdCgroup lets runc make cgroups through systemd instead of by itself.
 	SystemdCgroup bool
+	// SearchPath is where further container runtimes are looked for, as in PATH.
+	SearchPath string
 	// RestrictOOMScoreAdj keeps runc from lowering oom_score_adj, which needs CAP_SYS_RESOURCE.
 	RestrictOOMScoreAdj bool
 }
@@ -55,7 +59,7 @@ disabled_plugins = [
 
 [plugins."io.containerd.cri.v1.images".registry]
   config_path = {{printf "%q" .RegistryDir}}
-{{range $host, $c := .Registries.Configs}}{{with $c.Auth}}
+{{range $host, $auth := .Logins}}{{with $auth}}
 [plugins."io.containerd.cri.v1.images".registry.configs.{{printf "%q" $host}}.auth]
   username = {{printf "%q" .Username}}
   password = {{printf "%q" .Password}}
@@ -82,16 +86,31 @@ disabled_plugins = [
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
   BinaryName = {{printf "%q" .Runc}}
   SystemdCgroup = {{.SystemdCgroup}}
-`
+{{range $r := .Runtimes}}
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{{printf "%q" .Name}}]
+  runtime_type = {{printf "%q" .Type}}
+  runtime_path = {{printf "%q" (or .Shim $.Shim)}}
+{{with .Binary}}
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{{printf "%q" $r.Name}}.options]
+  BinaryName = {{printf "%q" .}}
+  SystemdCgroup = {{$.SystemdCgroup}}
+{{end}}{{end}}`
+
+// settings is what the template reads.
+type settings struct {
+	Config
+	Logins   map[string]registries.Auth
+	Runtimes []runtimes.Runtime
+}
 
 // render is containerd's configuration file for c.
-func render(c Config) ([]byte, error) {
+func render(c Config, logins map[string]registries.Auth, found []runtimes.Runtime) ([]byte, error) {
 	t, err := template.New("config.toml").Parse(configTemplate)
 	if err != nil {
 		return nil, fmt.Errorf("parse containerd configuration: %w", err)
 	}
 	var b bytes.Buffer
-	if err := t.Execute(&b, c); err != nil {
+	if err := t.Execute(&b, settings{c, logins, found}); err != nil {
 		return nil, fmt.Errorf("render containerd configuration: %w", err)
 	}
 	return b.Bytes(), nil

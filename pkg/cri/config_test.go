@@ -6,6 +6,8 @@ import (
 
 	serverconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
 
+	"github.com/kedge-io/kedge/pkg/cri/registries"
+	"github.com/kedge-io/kedge/pkg/cri/runtimes"
 	"github.com/kedge-io/kedge/test/golden"
 )
 
@@ -18,7 +20,8 @@ func example() Config {
 }
 
 func TestConfigurationGolden(t *testing.T) {
-	got, err := render(example())
+	got, err := render(example(), map[string]registries.Auth{"mirror.example:5000": {Username: "shop", Password: "secret"}},
+		[]runtimes.Runtime{{Name: "crun", Type: "io.containerd.runc.v2", Binary: "/usr/bin/crun"}, {Name: "kata", Type: "io.containerd.kata.v2", Shim: "/opt/kata/bin/containerd-shim-kata-v2"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/kedge-io/kedge/pkg/cri/registries"
+	"github.com/kedge-io/kedge/pkg/cri/runtimes"
 )
 
 // Namespace is where the CRI keeps its images and containers.
@@ -26,10 +29,11 @@ const Namespace = "k8s.io"
 
 // Containerd is containerd with its CRI service, as a component.
 type Containerd struct {
-	cfg     Config
-	log     *slog.Logger
-	started atomic.Bool
-	conn    *grpc.ClientConn
+	cfg        Config
+	log        *slog.Logger
+	registries registries.Config
+	started    atomic.Bool
+	conn       *grpc.ClientConn
 }
 
 // New checks cfg and writes containerd's configuration file; it starts nothing.
@@ -37,7 +41,11 @@ func New(cfg Config, log *slog.Logger) (*Containerd, error) {
 	if !filepath.IsAbs(cfg.Root) || !filepath.IsAbs(cfg.State) {
 		return nil, fmt.Errorf("containerd root %q and state %q must be absolute paths", cfg.Root, cfg.State)
 	}
-	content, err := render(cfg)
+	known, err := registries.Read(cfg.RegistriesFile)
+	if err != nil {
+		return nil, fmt.Errorf("read private-registry: %w", err)
+	}
+	content, err := render(cfg, known.Logins(), runtimes.Find(cfg.SearchPath))
 	if err != nil {
 		return nil, err
 	}
@@ -49,9 +57,6 @@ func New(cfg Config, log *slog.Logger) (*Containerd, error) {
 			return nil, fmt.Errorf("make containerd directory: %w", err)
 		}
 	}
-	if err := cfg.Registries.write(cfg.RegistryDir); err != nil {
-		return nil, err
-	}
 	if err := os.WriteFile(cfg.ConfigFile, content, 0o600); err != nil {
 		return nil, fmt.Errorf("write containerd configuration: %w", err)
 	}
@@ -59,7 +64,7 @@ func New(cfg Config, log *slog.Logger) (*Containerd, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare CRI client: %w", err)
 	}
-	return &Containerd{cfg: cfg, log: log, conn: conn}, nil
+	return &Containerd{cfg: cfg, log: log, registries: known, conn: conn}, nil
 }
 
 // makeState makes containerd's state directory and lets everyone pass through it and its parent: the root file system of a pod
@@ -102,6 +107,9 @@ func (c *Containerd) Run(ctx context.Context) error {
 			return fmt.Errorf("remove stale socket: %w", err)
 		}
 	}
+	if err := c.prepareRegistries(ctx); err != nil {
+		return err
+	}
 	srv, err := server.New(ctx, &cfg)
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
@@ -135,6 +143,23 @@ func (c *Containerd) Ready(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// prepareRegistries tells containerd how registries are reached, and serves mirrors that have images under other names.
+func (c *Containerd) prepareRegistries(ctx context.Context) error {
+	rewriter, err := registries.NewRewriter(c.registries, c.log)
+	if errors.Is(err, registries.ErrNoRewrites) {
+		return c.registries.Write(c.cfg.RegistryDir, nil)
+	}
+	if err != nil {
+		return err
+	}
+	go func() {
+		if err := rewriter.Serve(ctx); err != nil {
+			c.log.Error("mirrors with rewrites are out of reach", "error", err)
+		}
+	}()
+	return c.registries.Write(c.cfg.RegistryDir, rewriter.Through)
 }
 
 // importPause puts the bundled sandbox image into the store when it is not there. One that the operator

@@ -179,7 +179,7 @@ func (s *Server) addons() (supervisor.Component, error) {
 	for i, ip := range s.cfg.ClusterDNS {
 		dns[i] = ip.AsSlice()
 	}
-	variables := manifests.Variables{ClusterDNS: dns, ClusterDomain: s.cfg.ClusterDomain, DataDir: s.cfg.DataDir}
+	variables := manifests.Variables{ClusterDNS: dns, ClusterDomain: s.cfg.ClusterDomain, DataDir: s.cfg.DataDir, SystemRegistry: s.cfg.SystemDefaultRegistry}
 	return addons.New(addons.Config{
 		Dir: filepath.Join(s.cfg.DataDir, "server", "manifests"), Packaged: manifests.FS(), Variables: variables.Map(),
 		Disabled: s.cfg.Disable, Server: s.cfg.NodeName, Kubeconfig: s.certs.SupervisorKubeconfig, Log: s.log,

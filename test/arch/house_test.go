@@ -45,6 +45,8 @@ feature/1   pkg/controlplane/openapi
 feature/1   pkg/controlplane/kinds
 feature/1   pkg/controlplane/localapi
 feature     pkg/cri
+feature/1   pkg/cri/registries
+feature/1   pkg/cri/runtimes
 feature     pkg/datastore
 feature/1   pkg/datastore/etcdapi
 feature/4   pkg/datastore/expiry
@@ -67,7 +69,7 @@ feature/5   pkg/grid/object
 feature/5   pkg/grid/placement
 feature/4   pkg/grid/report
 feature/6   pkg/grid/traffic
-feature/6   pkg/grid/units
+feature/4   pkg/grid/units
 feature     pkg/join
 feature     pkg/kubelet
 feature     pkg/loadbalancer
@@ -119,6 +121,8 @@ support     test/conformance/kubernetes
 support     test/e2e/join
 support     test/e2e/metrics
 support     test/e2e/network
+support     test/e2e/policy
+support     test/e2e/policy/probe
 support     test/e2e/site
 support     test/golden
 support     test/images

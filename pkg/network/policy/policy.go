@@ -48,7 +48,7 @@ const (
 	pause = 50 * time.Millisecond
 	// audit is how often the kernel is asked whether it still has the table: another program may have flushed it.
 	audit = time.Minute
-	// saveAfter is how long rules must be in place before they are saved, so that a flash card is not written for each pod.
+	// saveAfter is how long after a change rules are saved, so that a flash card is not written for each pod.
 	saveAfter = 5 * time.Second
 )
 
@@ -101,7 +101,7 @@ func (p *Policies) Run(ctx context.Context) error {
 func (p *Policies) follow(ctx context.Context, w *watch) {
 	check, save, retry := time.NewTicker(audit), time.NewTimer(saveAfter), time.NewTimer(0)
 	defer check.Stop()
-	for failures := 0; ; {
+	for failures, saving := 0, true; ; {
 		select {
 		case <-ctx.Done():
 			w.stop()
@@ -109,6 +109,7 @@ func (p *Policies) follow(ctx context.Context, w *watch) {
 		case <-check.C:
 			p.table.audit(ctx)
 		case <-save.C:
+			saving = false
 			p.report("save network policy rules", p.table.save())
 			continue
 		case <-retry.C:
@@ -124,7 +125,10 @@ func (p *Policies) follow(ctx context.Context, w *watch) {
 		} else {
 			retry.Reset(min(time.Second<<min(failures, 5), audit))
 		}
-		save.Reset(saveAfter)
+		if p.table.unsaved && !saving {
+			saving = true
+			save.Reset(saveAfter)
+		}
 		select { // the next change waits until now is over, and then finds all that came with it
 		case <-ctx.Done():
 		case <-time.After(pause):
