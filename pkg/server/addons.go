@@ -1,10 +1,13 @@
 package server
 
 import (
+	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"fmt"
+	"net"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/kedge-io/kedge/pkg/autonomy/health"
@@ -56,13 +59,22 @@ func (s *Server) keepPods(api *controlplane.APIServer) (err error) {
 		return nil
 	}
 	s.health, err = health.New(health.Config{
-		Kubeconfig: s.certs.SupervisorKubeconfig, Server: s.cfg.NodeName, Single: s.store != nil, Log: s.log,
+		Kubeconfig: s.certs.SupervisorKubeconfig, Server: s.cfg.NodeName, Single: s.store != nil, Ask: s.ask, Log: s.log,
 	})
 	if err != nil {
 		return fmt.Errorf("prepare neighbour health: %w", err)
 	}
 	api.Evictions = s.health
 	return nil
+}
+
+// ask reaches the kubelet of a node.
+func (s *Server) ask(ctx context.Context, node string) error {
+	c, err := s.gate.tunnel.Dial(ctx, "tcp", net.JoinHostPort(node, strconv.Itoa(kubeletPort)))
+	if err != nil {
+		return err
+	}
+	return c.Close()
 }
 
 // GossipKey is the secret that the cluster's nodes know each other by, 32 bytes; nil when they shall not gossip. All servers derive the

@@ -90,9 +90,12 @@ func wantTaints(n *corev1.Node, v verdict.Verdict) []corev1.Taint {
 	return taints
 }
 
-// enact makes a node as the verdict on it says.
+// enact makes a node as the verdict on it says. The taints go first: their patch is for the version that was looked at.
 func (c *Controller) enact(ctx context.Context, n *corev1.Node, m *memory, now time.Time) error {
 	v := m.verdict
+	if err := c.taint(ctx, n, v); err != nil {
+		return err
+	}
 	if change := statusChange(n, v, metav1.NewTime(now)); len(change) > 0 {
 		patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": change}})
 		if err != nil {
@@ -102,27 +105,32 @@ func (c *Controller) enact(ctx context.Context, n *corev1.Node, m *memory, now t
 			return ignoreGone("write conditions", err)
 		}
 	}
-	if taints := wantTaints(n, v); len(taints) != len(n.Spec.Taints) {
-		var unhealthy any // removes the annotation
-		if v.State == verdict.Dead {
-			unhealthy = "yes"
-		}
-		meta := map[string]any{"resourceVersion": n.ResourceVersion}
-		if hasDeadTaint(n) != slices.ContainsFunc(taints, isDeadTaint) {
-			meta["annotations"] = map[string]any{markUnhealthy: unhealthy}
-		}
-		patch, err := json.Marshal(map[string]any{"metadata": meta, "spec": map[string]any{"taints": taints}})
-		if err != nil {
-			return fmt.Errorf("write taints: %w", err)
-		}
-		if _, err := c.client.CoreV1().Nodes().Patch(ctx, n.Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
-			return ignoreGone("write taints", err)
-		}
-	}
 	if v.Evict && often(now.Sub(m.decided)) {
 		return c.clear(ctx, n, v.State, now.Sub(m.heard))
 	}
 	return nil
+}
+
+// taint gives a node the taints that it should have, and says with SuperEdge's mark what ours means.
+func (c *Controller) taint(ctx context.Context, n *corev1.Node, v verdict.Verdict) error {
+	taints := wantTaints(n, v)
+	if len(taints) == len(n.Spec.Taints) {
+		return nil
+	}
+	meta := map[string]any{"resourceVersion": n.ResourceVersion}
+	if is := slices.ContainsFunc(taints, isDeadTaint); is != hasDeadTaint(n) {
+		var unhealthy any // removes the annotation
+		if is {
+			unhealthy = "yes"
+		}
+		meta["annotations"] = map[string]any{markUnhealthy: unhealthy}
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": meta, "spec": map[string]any{"taints": taints}})
+	if err != nil {
+		return fmt.Errorf("write taints: %w", err)
+	}
+	_, err = c.client.CoreV1().Nodes().Patch(ctx, n.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	return ignoreGone("write taints", err)
 }
 
 // often says in which rounds the pods of an evicted node are looked at: in each at first, later in some.

@@ -71,7 +71,10 @@ type memory struct {
 	renewed, beat metav1.MicroTime // as the node last wrote them; only their change counts, not its clock
 	heard         time.Time        // when they last changed, by this clock
 	uid           types.UID
-	spoken        bool // it has given a sign of life since this server looks
+	spoken        bool      // it has given a sign of life since this server looks
+	asked         time.Time // when it was last asked
+	asking        bool
+	unanswered    bool
 	tainted, dead bool
 	report        string
 	votes         map[string]ballot
@@ -115,7 +118,7 @@ func (r *memory) see(n *corev1.Node, lease *coordinationv1.Lease, s settings, no
 	}
 	r.tainted = tainted
 	if signOfLife {
-		r.dead = false
+		r.dead, r.unanswered = false, false
 	}
 	r.listen(n, now)
 }
@@ -152,7 +155,7 @@ func (r *memory) fact(n *corev1.Node, s settings, now time.Time) verdict.Node {
 		votes[about] = verdict.Vote{View: b.view, For: now.Sub(b.since)}
 	}
 	return verdict.Node{
-		Name: n.Name, Unit: s.unitOf(n.Labels), Silence: now.Sub(r.heard), Server: server, Patience: patience(n, s),
+		Name: n.Name, Unit: s.unitOf(n.Labels), Silence: now.Sub(r.heard), Unanswered: r.unanswered, Server: server, Patience: patience(n, s),
 		Bound: isYes(mark(n, markBinding)), Condemned: isYes(mark(n, markUnhealthy)) && !r.tainted, WasDead: r.dead, Votes: votes,
 	}
 }

@@ -24,7 +24,10 @@ import (
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/component-base/metrics"
+	"k8s.io/component-base/metrics/legacyregistry"
 
+	"github.com/kedge-io/kedge/pkg/autonomy/health/verdict"
 	"github.com/kedge-io/kedge/pkg/kube"
 )
 
@@ -36,7 +39,9 @@ type Config struct {
 	Server string
 	// Single says that no other server shares the datastore.
 	Single bool
-	Log    *slog.Logger
+	// Ask reaches a node's kubelet, by the name of the node; an error says that it cannot.
+	Ask func(ctx context.Context, node string) error
+	Log *slog.Logger
 }
 
 // Controller is the component "neighbour-health" of a server. Its methods MayEvict and MayUnready are for the API server.
@@ -52,15 +57,16 @@ type Controller struct {
 	// Only the loop uses these.
 	records map[string]*memory
 	told    map[string]string // errors in settings that were logged, by ConfigMap
-	laidOut uint64            // what the neighbourhoods were last made of
+	answers chan answer
+	laidOut uint64 // what the neighbourhoods were last made of
 	leading atomic.Bool
 	policy  atomic.Pointer[policy]
 }
 
 // New checks cfg and connects to nothing.
 func New(cfg Config) (*Controller, error) {
-	if cfg.Log == nil || cfg.Server == "" {
-		return nil, errors.New("neighbour health: server and log are required")
+	if cfg.Log == nil || cfg.Server == "" || cfg.Ask == nil {
+		return nil, errors.New("neighbour health: server, ask and log are required")
 	}
 	rest, err := kube.Config(cfg.Kubeconfig, "neighbour-health")
 	if err != nil {
@@ -73,7 +79,7 @@ func New(cfg Config) (*Controller, error) {
 	}
 	core := client.CoreV1().RESTClient()
 	return &Controller{
-		cfg: cfg, client: client, metrics: newGauges(), records: map[string]*memory{}, told: map[string]string{},
+		cfg: cfg, client: client, metrics: newGauges(), records: map[string]*memory{}, told: map[string]string{}, answers: make(chan answer, maxAsked),
 		nodes:   newMirror(cache.NewListWatchFromClient(core, "nodes", metav1.NamespaceAll, fields.Everything()), &corev1.Node{}),
 		leases:  newMirror(cache.NewListWatchFromClient(client.CoordinationV1().RESTClient(), "leases", corev1.NamespaceNodeLease, fields.Everything()), &coordinationv1.Lease{}),
 		configs: newMirror(cache.NewListWatchFromClient(core, "configmaps", metav1.NamespaceAll, fields.OneTermEqualSelector("metadata.name", ConfigName)), &corev1.ConfigMap{}),
@@ -186,4 +192,43 @@ func (c *Controller) MayEvict(node string) bool {
 func (c *Controller) MayUnready(node string) bool {
 	p := c.policy.Load()
 	return p != nil && p.unready[node]
+}
+
+// gauges are the metrics, which the API server of this process serves with its own.
+type gauges struct {
+	nodes *metrics.GaugeVec
+	alone *metrics.Gauge
+}
+
+func newGauges() *gauges {
+	return &gauges{
+		nodes: metrics.NewGaugeVec(&metrics.GaugeOpts{
+			Name: "kedge_nodes", Help: "Nodes by how they stand with the server: Linked, Lost, CutOff, Dead or Expired.", StabilityLevel: metrics.ALPHA,
+		}, []string{"state"}),
+		alone: metrics.NewGauge(&metrics.GaugeOpts{
+			Name: "kedge_server_alone", Help: "1 when the server hears from no node, which it takes for its own failure.", StabilityLevel: metrics.ALPHA,
+		}),
+	}
+}
+
+func (g *gauges) register() error {
+	if err := legacyregistry.Register(g.nodes); err != nil {
+		return err
+	}
+	return legacyregistry.Register(g.alone)
+}
+
+func (g *gauges) set(o verdict.Outcome) {
+	count := map[verdict.State]int{verdict.Linked: 0, verdict.Lost: 0, verdict.CutOff: 0, verdict.Dead: 0, verdict.Expired: 0}
+	for _, v := range o.Verdicts {
+		count[v.State]++
+	}
+	for state, n := range count {
+		g.nodes.WithLabelValues(string(state)).Set(float64(n))
+	}
+	alone := 0.0
+	if o.Alone {
+		alone = 1
+	}
+	g.alone.Set(alone)
 }

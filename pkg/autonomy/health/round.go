@@ -17,6 +17,7 @@ import (
 func (c *Controller) round(ctx context.Context, now time.Time) {
 	s := c.settings()
 	nodes := c.listNodes()
+	c.hear(now)
 	facts := make([]verdict.Node, 0, len(nodes))
 	known := make(map[string]bool, len(nodes))
 	for _, n := range nodes {
@@ -34,6 +35,7 @@ func (c *Controller) round(ctx context.Context, now time.Time) {
 			delete(c.records, name)
 		}
 	}
+	c.ask(ctx, s, facts, now)
 	outcome := verdict.Decide(s.rules, facts)
 	c.publish(nodes, outcome)
 	for _, n := range nodes {

@@ -39,7 +39,7 @@ type settings struct {
 
 func defaults() settings {
 	return settings{
-		rules:  verdict.Rules{LostAfter: 20 * time.Second, DeadAfter: 12 * time.Second, Standing: 4 * time.Second},
+		rules:  verdict.Rules{LostAfter: 50 * time.Second, Standing: 4 * time.Second},
 		gossip: true, port: 6447, probe: time.Second, unitLabel: "apps.openyurt.io/nodepool", other: 5 * time.Minute,
 	}
 }
@@ -52,10 +52,6 @@ func readSettings(data map[string]string) (settings, error) {
 		if err := s.set(key, strings.TrimSpace(data[key])); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", key, err))
 		}
-	}
-	if s.rules.DeadAfter > s.rules.LostAfter {
-		s.rules = defaults().rules
-		errs = append(errs, errors.New("dead-after: must not be longer than lost-after"))
 	}
 	return s, errors.Join(errs...)
 }
@@ -83,8 +79,6 @@ func (s *settings) set(key, value string) (err error) {
 		err = readTime(value, 200*time.Millisecond, time.Minute, &s.probe)
 	case "lost-after":
 		err = readTime(value, short, long, &s.rules.LostAfter)
-	case "dead-after":
-		err = readTime(value, short, long, &s.rules.DeadAfter)
 	case "autonomy-duration":
 		err = readPatience(value, &s.edge)
 	case "autonomy-duration-other":

@@ -9,18 +9,18 @@ import (
 func TestSettings(t *testing.T) {
 	s, err := readSettings(map[string]string{
 		"unit-internal-check": "true", "check-units": "unitA, unitB", "unit-label": "zone", "gossip": "off", "gossip-port": "7000",
-		"probe-interval": "2s", "lost-after": "40s", "dead-after": " 30s ", "autonomy-duration": "24h", "autonomy-duration-other": "0",
+		"probe-interval": "2s", "lost-after": " 40s ", "autonomy-duration": "24h", "autonomy-duration-other": "0",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !s.units || len(s.chosen) != 2 || s.unitLabel != "zone" || s.gossip || s.port != 7000 || s.probe != 2*time.Second ||
-		s.rules.LostAfter != 40*time.Second || s.rules.DeadAfter != 30*time.Second || s.edge != 24*time.Hour || s.other != 0 {
+		s.rules.LostAfter != 40*time.Second || s.edge != 24*time.Hour || s.other != 0 {
 		t.Errorf("%+v", s)
 	}
 	for key, bad := range map[string]string{
 		"unit-internal-check": "perhaps", "unit-label": "", "gossip": "2", "gossip-port": "70000", "probe-interval": "1ms", "lost-after": "soon",
-		"dead-after": "21s", "autonomy-duration": "-1h", "autonomy-duration-other": "x", "auto-duration": "1h",
+		"autonomy-duration": "-1h", "autonomy-duration-other": "x", "auto-duration": "1h",
 	} {
 		s, err := readSettings(map[string]string{key: bad})
 		if err == nil || !strings.HasPrefix(err.Error(), key+": ") {

@@ -28,7 +28,7 @@ const (
 	dialTime   = time.Second            // asking a machine, or joining
 	goodbye    = 500 * time.Millisecond // telling the others that kedge stops
 	askEvery   = 5 * time.Second        // a lost neighbour's machine
-	rejoinMost = time.Minute            // the longest pause between attempts at those that are missing
+	rejoinMost = 15 * time.Second       // the longest pause between attempts at those that are missing
 )
 
 // ring is this node's membership in the gossip of one unit.

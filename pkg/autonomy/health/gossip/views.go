@@ -37,6 +37,11 @@ func (v views) joined(name string, address netip.AddrPort) {
 	if _, known := v[name]; !known && len(v) >= maxKnown {
 		v.drop()
 	}
+	if alive, _ := v.counts(); alive == 0 { // back in company: what was thought of the others may be this node's own fault
+		for _, p := range v {
+			p.view, p.ask = "", time.Time{}
+		}
+	}
 	v[name] = &peer{address: address, view: verdict.Alive}
 }
 

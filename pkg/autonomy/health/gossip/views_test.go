@@ -39,6 +39,8 @@ func TestViews(t *testing.T) {
 	v.asked("c", false, now)
 	want(`{}`) // it is this node that is cut off
 	v.joined("c", at)
+	want(`{"alive":["c"]}`) // the others are asked again
+	v.asked("a", false, now)
 	v.joined("b", at)
 	v.left("b", now)
 	want(`{"alive":["c"],"gone":["a"]}`)

@@ -44,8 +44,6 @@ const MinVotes = 2
 type Rules struct {
 	// LostAfter is the silence after which a node counts as lost, and its own votes do not count any more.
 	LostAfter time.Duration
-	// DeadAfter is the least silence of a node that its neighbours may declare dead.
-	DeadAfter time.Duration
 	// Standing is how long a vote that a node is gone must have stood: after a break of the local network everybody votes so for
 	// a moment.
 	Standing time.Duration
@@ -64,6 +62,8 @@ type Node struct {
 	Unit string
 	// Silence is the time since its last sign of life, by the server's clock.
 	Silence time.Duration
+	// Unanswered says that the server has asked it since, and got no answer.
+	Unanswered bool
 	// Server says that it is a server's own node.
 	Server bool
 	// Patience is how long a lost node is left alone; 0 means for ever.
@@ -139,7 +139,7 @@ type tally struct {
 func count(r Rules, unit []*Node) map[string]tally {
 	tallies := map[string]tally{}
 	for _, voter := range unit {
-		fresh := voter.Silence < r.LostAfter && !voter.WasDead
+		fresh := hears(r, voter)
 		for about, vote := range voter.Votes {
 			if about == voter.Name {
 				continue
@@ -173,12 +173,15 @@ func majority(r Rules, unit []*Node, tallies map[string]tally) bool {
 			continue // takes no part
 		}
 		members++
-		if n.Silence < r.DeadAfter && !n.WasDead || t.alive+t.mute > 0 {
+		if hears(r, n) || t.alive+t.mute > 0 {
 			here++
 		}
 	}
 	return 2*here > members
 }
+
+// hears says whether the server is in touch with a node.
+func hears(r Rules, n *Node) bool { return n.Silence < r.LostAfter && !n.Unanswered && !n.WasDead }
 
 // judge decides on one node.
 func judge(r Rules, n Node, t tally, most, alone bool) Verdict {
@@ -188,8 +191,8 @@ func judge(r Rules, n Node, t tally, most, alone bool) Verdict {
 		return Verdict{State: Dead, Why: "its neighbours found it dead, and it has not been heard of since"}
 	case !n.WasDead && n.Silence >= r.LostAfter && n.Condemned && t.alive == 0:
 		return Verdict{State: Dead, Why: fmt.Sprintf("not heard for %s, and declared unhealthy", quiet)}
-	case !n.WasDead && n.Silence >= r.DeadAfter && !alone && most && t.gone >= MinVotes && t.alive+t.mute+t.goneLately == 0:
-		return Verdict{State: Dead, Why: fmt.Sprintf("not heard for %s, and gone for all %d neighbours that can be asked", quiet, t.gone)}
+	case !n.WasDead && n.Unanswered && !alone && most && t.gone >= MinVotes && t.alive+t.mute+t.goneLately == 0:
+		return Verdict{State: Dead, Why: fmt.Sprintf("it does not answer, and is gone for all %d neighbours that can be asked", t.gone)}
 	case n.Silence < r.LostAfter && !n.WasDead:
 		return Verdict{State: Linked, Why: "the server hears from the node"}
 	case t.alive > 0:

@@ -8,13 +8,13 @@ import (
 )
 
 func rules() Rules {
-	return Rules{LostAfter: 20 * time.Second, DeadAfter: 12 * time.Second, Standing: 5 * time.Second}
+	return Rules{LostAfter: 20 * time.Second, Standing: 5 * time.Second}
 }
 
-// node makes one that has been silent for some seconds and says of its neighbours: name+ alive, name- gone, name~ gone lately,
+// node makes one that has been silent for some seconds, was asked after twelve, and says of its neighbours: name+ alive, name- gone, name~ gone lately,
 // name? mute.
 func node(name string, silence int, votes ...string) Node {
-	n := Node{Name: name, Silence: time.Duration(silence) * time.Second, Votes: map[string]Vote{}}
+	n := Node{Name: name, Silence: time.Duration(silence) * time.Second, Unanswered: silence >= 12, Votes: map[string]Vote{}}
 	for _, v := range votes {
 		vote := map[byte]Vote{'+': {Alive, time.Hour}, '-': {Gone, time.Minute}, '~': {Gone, time.Second}, '?': {Mute, time.Hour}}[v[len(v)-1]]
 		n.Votes[v[:len(v)-1]] = vote
@@ -29,15 +29,18 @@ func with(n Node, change func(*Node)) Node {
 
 func server(name string) Node { return with(node(name, 3), func(n *Node) { n.Server = true }) }
 
-func TestDecide(t *testing.T) {
+type decision struct {
+	nodes []Node
+	want  string
+}
+
+// decisions are nodes and their states, with an exclamation mark where pods may be evicted.
+func decisions() map[string]decision {
 	patient := func(d time.Duration) func(*Node) { return func(n *Node) { n.Patience = d } }
 	bound := func(n *Node) { n.Bound = true }
 	condemned := func(n *Node) { n.Condemned = true }
 	dead := func(n *Node) { n.WasDead = true }
-	for name, tc := range map[string]struct {
-		nodes []Node
-		want  string // node states, an exclamation mark where pods may be evicted
-	}{
+	return map[string]decision{
 		"all well":                {[]Node{server("s"), node("a", 5, "b+"), node("b", 9, "a+")}, "a=Linked b=Linked s=Linked"},
 		"cut off":                 {[]Node{node("a", 99, "b+", "c+"), node("b", 2, "a+", "c+"), node("c", 2, "a+", "b+")}, "a=CutOff b=Linked c=Linked"},
 		"powered off":             {[]Node{node("a", 13, "b+", "c+"), node("b", 2, "a-", "c+"), node("c", 2, "a-", "b+")}, "a=Dead! b=Linked c=Linked"},
@@ -69,7 +72,11 @@ func TestDecide(t *testing.T) {
 		"still dead":               {[]Node{with(node("a", 1), dead), node("b", 2), node("c", 2)}, "a=Dead! b=Linked c=Linked"},
 		"dead and back on the LAN": {[]Node{with(node("a", 1), dead), node("b", 2, "a+"), node("c", 2, "a-")}, "a=CutOff b=Linked c=Linked"},
 		"its own word is no vote":  {[]Node{node("a", 99, "a+"), node("b", 1), node("c", 1)}, "a=Lost b=Linked c=Linked"},
-	} {
+	}
+}
+
+func TestDecide(t *testing.T) {
+	for name, tc := range decisions() {
 		var got []string
 		out := Decide(rules(), tc.nodes)
 		for _, field := range strings.Fields(tc.want) {
