@@ -7,43 +7,17 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	miekg "github.com/miekg/dns"
 	"github.com/vishvananda/netlink"
-)
 
-// inOwnNetwork runs the calling test in a process with a network namespace of its own, as root, and says whether the
-// caller is that process.
-func inOwnNetwork(t *testing.T) bool {
-	t.Helper()
-	if os.Getenv("KEDGE_TEST_NETNS") == t.Name() {
-		lo, err := netlink.LinkByName("lo")
-		if err == nil {
-			err = netlink.LinkSetUp(lo)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return true
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root for a network namespace")
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), "KEDGE_TEST_NETNS="+t.Name())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return false
-}
+	"github.com/kedge-io/kedge/test/plane"
+)
 
 // lockedBuffer is a log destination that several goroutines write to.
 type lockedBuffer struct {
@@ -138,7 +112,7 @@ func awaitAnswer(t *testing.T, name, want string) {
 }
 
 func TestServesClusterAndOutsideNames(t *testing.T) {
-	if !inOwnNetwork(t) {
+	if !plane.Isolated(t) {
 		return
 	}
 	api := newSmallAPI(t)
@@ -195,7 +169,7 @@ func mustAddrs(t *testing.T, link netlink.Link) []netlink.Addr {
 }
 
 func TestStartsWithoutAPIAndWithoutUpstream(t *testing.T) {
-	if !inOwnNetwork(t) {
+	if !plane.Isolated(t) {
 		return
 	}
 	startDNS(t, writeKubeconfig(t, "http://127.0.0.1:1"), "")
@@ -211,7 +185,7 @@ func TestStartsWithoutAPIAndWithoutUpstream(t *testing.T) {
 }
 
 func TestCustomConfigurationIsLive(t *testing.T) {
-	if !inOwnNetwork(t) {
+	if !plane.Isolated(t) {
 		return
 	}
 	api := newSmallAPI(t)
@@ -246,7 +220,7 @@ func TestCustomConfigurationIsLive(t *testing.T) {
 }
 
 func TestUpstreamThatLoopsIsDropped(t *testing.T) {
-	if !inOwnNetwork(t) {
+	if !plane.Isolated(t) {
 		return
 	}
 	back := func(w miekg.ResponseWriter, r *miekg.Msg) {
@@ -287,7 +261,7 @@ func serve(t *testing.T, addr string, handle miekg.HandlerFunc) {
 }
 
 func TestAnotherServerOnAllAddresses(t *testing.T) {
-	if !inOwnNetwork(t) {
+	if !plane.Isolated(t) {
 		return
 	}
 	outside(t, "0.0.0.0:53", "10.9.9.9")

@@ -5,15 +5,11 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
-	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -21,106 +17,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/kedge-io/kedge/test/plane"
 )
-
-// binary is the built kedge whose control plane the tests use, without its own storage.
-const binary = "../../bin/kedge"
-
-// inOwnNetwork runs the calling test in a process with network and mount namespaces of its own, as root, and says
-// whether the caller is that process.
-func inOwnNetwork(t *testing.T) bool {
-	t.Helper()
-	if os.Getenv("KEDGE_TEST_NETNS") == t.Name() {
-		return true
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root for namespaces")
-	}
-	if _, err := os.Stat(binary); err != nil {
-		t.Skip("needs bin/kedge")
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), "KEDGE_TEST_NETNS="+t.Name())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return false
-}
-
-// controlPlane starts a control plane and returns its kubeconfig.
-func controlPlane(t *testing.T) string {
-	t.Helper()
-	addAddresses(t)
-	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	kubeconfig := filepath.Join(dir, "admin.yaml")
-	cmd := exec.Command(binary, "server", "--disable-agent", "--disable", "local-storage",
-		"--data-dir", filepath.Join(dir, "data"), "--write-kubeconfig", kubeconfig)
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-		if t.Failed() {
-			text, _ := os.ReadFile(log.Name())
-			t.Logf("control plane:\n%s", text)
-		}
-	})
-	await(t, "the control plane", func() bool {
-		text, _ := os.ReadFile(log.Name())
-		return strings.Contains(string(text), "msg=ready ")
-	})
-	return kubeconfig
-}
-
-// addAddresses gives the namespace an address and a default route, which a control plane looks for.
-func addAddresses(t *testing.T) {
-	t.Helper()
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = "uplink"
-	lo, err := netlink.LinkByName("lo")
-	up := &netlink.Bridge{LinkAttrs: attrs}
-	addr, parseErr := netlink.ParseAddr("192.168.77.2/24")
-	for _, step := range []func() error{
-		func() error { return errors.Join(err, parseErr) },
-		func() error { return netlink.LinkSetUp(lo) },
-		func() error { return netlink.LinkAdd(up) },
-		func() error { return netlink.LinkSetUp(up) },
-		func() error { return netlink.AddrAdd(up, addr) },
-		func() error {
-			return netlink.RouteAdd(&netlink.Route{Gw: addr.IP.Mask(addr.Mask), LinkIndex: up.Index})
-		},
-	} {
-		if err := step(); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func await(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(2 * time.Minute)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-}
 
 // site is a control plane with both parts of storage at work for the node n1.
 type site struct {
@@ -132,7 +31,7 @@ type site struct {
 }
 
 func newSite(t *testing.T) *site {
-	kubeconfig := controlPlane(t)
+	kubeconfig := plane.Start(t, "--disable", "local-storage").Kubeconfig
 	rc, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		t.Fatal(err)
@@ -149,7 +48,7 @@ func newSite(t *testing.T) *site {
 			t.Fatal(err)
 		}
 		s.stop = runUntilEnd(t, n.Run)
-		await(t, "the node part", func() bool { return n.Ready(t.Context()) == nil })
+		plane.Await(t, "the node part", func() bool { return n.Ready(t.Context()) == nil })
 	}
 	s.node()
 	s.create()
@@ -204,7 +103,7 @@ func (s *site) claim(name, node string, mode corev1.PersistentVolumeAccessMode) 
 func (s *site) bound(name string) *corev1.PersistentVolume {
 	s.Helper()
 	var v *corev1.PersistentVolume
-	await(s.T, "claim "+name+" to be bound with a directory", func() bool {
+	plane.Await(s.T, "claim "+name+" to be bound with a directory", func() bool {
 		pvc, err := s.api.CoreV1().PersistentVolumeClaims("default").Get(s.Context(), name, metav1.GetOptions{})
 		if err != nil || pvc.Status.Phase != corev1.ClaimBound {
 			return false
@@ -224,7 +123,7 @@ func (s *site) drop(claim string) {
 
 func (s *site) awaitGone(v *corev1.PersistentVolume) {
 	s.Helper()
-	await(s.T, "volume "+v.Name+" to be gone", func() bool {
+	plane.Await(s.T, "volume "+v.Name+" to be gone", func() bool {
 		_, err := s.api.CoreV1().PersistentVolumes().Get(s.Context(), v.Name, metav1.GetOptions{})
 		return apierrors.IsNotFound(err)
 	})
@@ -232,7 +131,7 @@ func (s *site) awaitGone(v *corev1.PersistentVolume) {
 
 func (s *site) awaitEvent(claim, reason, text string) {
 	s.Helper()
-	await(s.T, "event "+reason+" on "+claim, func() bool {
+	plane.Await(s.T, "event "+reason+" on "+claim, func() bool {
 		list, err := s.api.CoreV1().Events("default").List(s.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + claim})
 		if err != nil {
 			return false
@@ -252,7 +151,7 @@ func exists(path string) bool {
 }
 
 func TestVolumesOfRealClaims(t *testing.T) {
-	if !inOwnNetwork(t) {
+	if !plane.Isolated(t) {
 		return
 	}
 	s := newSite(t)
@@ -287,7 +186,7 @@ func (s *site) testNodeThatIsOff() {
 	}
 	s.stop()
 	s.drop("data")
-	await(t, "the volume to be given up", func() bool {
+	plane.Await(t, "the volume to be given up", func() bool {
 		now, err := s.api.CoreV1().PersistentVolumes().Get(t.Context(), v.Name, metav1.GetOptions{})
 		return err == nil && now.DeletionTimestamp != nil
 	})
@@ -311,7 +210,7 @@ func (s *site) testRetain() {
 		t.Fatal(err)
 	}
 	s.drop("kept")
-	await(t, "the volume to be released", func() bool {
+	plane.Await(t, "the volume to be released", func() bool {
 		now, err := s.api.CoreV1().PersistentVolumes().Get(t.Context(), kept.Name, metav1.GetOptions{})
 		return err == nil && now.Status.Phase == corev1.VolumeReleased && now.DeletionTimestamp == nil
 	})

@@ -112,6 +112,7 @@ support     scripts/sbom
 support     scripts/testreport
 support     test/arch
 support     test/bench
+support     test/built
 support     test/conformance/critest
 support     test/conformance/critest/guest
 support     test/e2e/install
@@ -134,6 +135,7 @@ support     test/lab/machine
 support     test/lab/netns
 support     test/lab/node
 support     test/lab/slowlink
+support     test/plane
 support     test/vm
 support     test/vm/control
 support     test/vm/disk

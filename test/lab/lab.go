@@ -14,17 +14,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kedge-io/kedge/test/built"
 	"github.com/kedge-io/kedge/test/lab/cgroup"
 	"github.com/kedge-io/kedge/test/lab/netns"
 )
 
-// Environment variables that say what is under test.
-const (
-	// EnvBinary is the path of the kedge to test; default bin/kedge.
-	EnvBinary = "KEDGE_BIN"
-	// EnvPayload is the payload directory of a kedge that was built without scripts/build.sh.
-	EnvPayload = "KEDGE_PAYLOAD_DIR"
-)
+// EnvPayload is the environment variable with the payload directory of a kedge that was built without scripts/build.sh.
+const EnvPayload = "KEDGE_PAYLOAD_DIR"
 
 // Lab is a small world of sites. Its methods, and those of what it makes, end the test when they fail, so call them from the test's own
 // goroutine; those that return an error may be called from any.
@@ -41,50 +37,22 @@ type Lab struct {
 // New makes an empty world, or skips the test and says why.
 func New(t testing.TB) *Lab {
 	t.Helper()
-	repo, err := repoRoot()
+	repo, err := built.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
-	binary, err := findBinary(repo)
+	binary, err := built.Kedge()
 	switch {
 	case os.Geteuid() != 0:
 		t.Skip("the lab makes namespaces and control groups: run as root")
 	case err != nil:
-		t.Skipf("no kedge to test: %v: run make build, or set %s", err, EnvBinary)
+		t.Skip(err)
 	}
 	l := &Lab{t: t, repo: repo, binary: binary}
 	if err := l.prepare(); err != nil {
 		t.Fatalf("prepare the lab: %v", err)
 	}
 	return l
-}
-
-func findBinary(repo string) (string, error) {
-	path := os.Getenv(EnvBinary)
-	if path == "" {
-		path = filepath.Join(repo, "bin", "kedge")
-	}
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(repo, path)
-	}
-	_, err := os.Stat(path)
-	return path, err
-}
-
-// repoRoot is the directory of go.mod above the working directory, which for a test is its package.
-func repoRoot() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for ; ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir, nil
-		}
-		if dir == filepath.Dir(dir) {
-			return "", errors.New("no go.mod above the working directory")
-		}
-	}
 }
 
 // prepare removes what killed runs left, and makes the directory of this run and the hub of its networks.

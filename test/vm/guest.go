@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kedge-io/kedge/test/built"
 	"github.com/kedge-io/kedge/test/vm/control"
 	"github.com/kedge-io/kedge/test/vm/disk"
 )
@@ -80,7 +81,7 @@ func New(t testing.TB, cfg Config) *Guest {
 
 // makeDirs makes the directory for logs and, locked, the one for the disk, and removes those of test processes that crashed.
 func (g *Guest) makeDirs() (string, error) {
-	root, err := repoRoot()
+	root, err := built.Root()
 	if err != nil {
 		return "", err
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"github.com/kedge-io/kedge/test/built"
 )
 
 // EnvEnable is the environment variable that lets the VM scenarios run.
@@ -39,7 +41,7 @@ func BaseImage(t testing.TB) Image {
 }
 
 func baseImage(stop <-chan struct{}) (Image, error) {
-	root, err := repoRoot()
+	root, err := built.Root()
 	if err != nil {
 		return Image{}, err
 	}
@@ -120,22 +122,6 @@ func hashFiles(paths ...string) (string, error) {
 		h.Write(b)
 	}
 	return fmt.Sprintf("%x", h.Sum(nil))[:16], nil
-}
-
-// repoRoot is the directory of go.mod above the working directory, which for a test is its package.
-func repoRoot() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for ; ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir, nil
-		}
-		if dir == filepath.Dir(dir) {
-			return "", errors.New("no go.mod above the working directory")
-		}
-	}
 }
 
 // lockTry makes lockFile fail instead of waiting.
