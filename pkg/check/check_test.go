@@ -125,7 +125,7 @@ func TestListenersFollowTheParts(t *testing.T) {
 	if n := len(listeners(Config{Port: 6443, Node: true, KubeProxy: true})); n != 6 {
 		t.Errorf("server: %d", n)
 	}
-	if ls := listeners(Config{Node: true}); len(ls) != 1 || ls[0].addr.Port() != 10250 {
+	if ls := listeners(Config{Node: true}); len(ls) != 2 || ls[0].addr.Port() != 10250 || ls[1].addr.Port() != 6444 {
 		t.Errorf("agent without kube-proxy: %v", ls)
 	}
 }

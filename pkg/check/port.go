@@ -37,6 +37,9 @@ func listeners(cfg Config) []listener {
 	if cfg.Node {
 		ls = append(ls, listener{netip.AddrPortFrom(all, 10250), "the kubelet", "use --kubelet-arg=port=PORT"})
 	}
+	if cfg.Node && cfg.Port == 0 { // an agent
+		ls = append(ls, listener{netip.AddrPortFrom(loopback, 6444), "the way to the servers", "stop the program that listens there"})
+	}
 	if cfg.Node && cfg.KubeProxy {
 		ls = append(ls,
 			listener{netip.AddrPortFrom(loopback, 10249), "kube-proxy", "use --kube-proxy-arg=metrics-bind-address=IP:PORT"},

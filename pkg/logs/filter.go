@@ -53,8 +53,9 @@ func harmless() []string {
 		"failed to check if we have separate container filesystem", // the kubelet asks before it knows its node
 		"Eviction manager: failed to get summary stats",
 		"Failed to initialize CSINode",
-		"Failed to update lease", // the server renewed it meanwhile; a failure that lasts has a line of its own
-		"vxlan device is nil",    // a cluster without IPv4
+		"node updates may not change podCIDR", // the controller-manager gives a new node addresses twice, and the first ones stay
+		"Failed to update lease",              // the server renewed it meanwhile; a failure that lasts has a line of its own
+		"vxlan device is nil",                 // a cluster without IPv4
 		"Failed to list existing nftables objects",
 		"broadcaster already stopped", // stopping
 		"PLEG is not healthy: pleg has yet to be successful",

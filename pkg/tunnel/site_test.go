@@ -32,6 +32,16 @@ type site struct {
 	server  *tunnel.Server
 	listen  *httptest.Server
 	clients *x509.CertPool
+
+	mu    sync.Mutex
+	pings map[string]int // of nodes that are well
+}
+
+// beats counts the pings of a node that is well.
+func (s *site) beats(node string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pings[node]
 }
 
 func newSite(t *testing.T) *site {
@@ -40,7 +50,7 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{t: t, certs: c, clients: x509.NewCertPool()}
+	s := &site{t: t, certs: c, clients: x509.NewCertPool(), pings: map[string]int{}}
 	ca, err := os.ReadFile(c.ClientCA.Cert)
 	if err != nil || !s.clients.AppendCertsFromPEM(ca) {
 		t.Fatal("client authority", err)
@@ -48,6 +58,11 @@ func newSite(t *testing.T) *site {
 	s.listen = httptest.NewUnstartedServer(nil)
 	s.server, err = tunnel.NewServer(tunnel.ServerConfig{
 		Identify: s.identify, LocalNode: "here", KubeletPort: kubeletPort, Log: quiet(), Answer: time.Second,
+		Beat: func(node string, _ time.Duration) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.pings[node]++
+		},
 		URL: "https://" + s.listen.Listener.Addr().String(),
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -241,6 +242,29 @@ func TestServerThatIsReachedIsNotTriedAgain(t *testing.T) {
 	}
 	public.cut()
 	await(t, "another way at once", func() bool { return s.server.Connected("a") })
+}
+
+func TestServerHearsThatANodeIsWell(t *testing.T) {
+	s := newSite(t)
+	var well atomic.Bool
+	s.join("a", kubelet(t, echo), func(c *tunnel.AgentConfig) {
+		c.Ping = time.Second
+		c.Well = well.Load
+	})
+	s.awaitConnected("a")
+	s.join("b", kubelet(t, echo), func(c *tunnel.AgentConfig) { c.Ping = time.Second })
+	await(t, "a ping of b", func() bool { return s.beats("b") > 0 })
+	if n := s.beats("a"); n != 0 {
+		t.Errorf("%d pings of a node that is not well", n)
+	}
+	well.Store(true)
+	await(t, "a ping of a", func() bool { return s.beats("a") > 0 })
+	if from, ok := s.server.From("a"); !ok || !from.IsLoopback() {
+		t.Errorf("the session of a comes from %s, %v", from, ok)
+	}
+	if _, ok := s.server.From("c"); ok {
+		t.Error("a node without a session comes from somewhere")
+	}
 }
 
 func TestIdleTunnelIsQuiet(t *testing.T) {

@@ -101,7 +101,34 @@ func (s *scene) reaches(node string) {
 	if got := s.s1.Exec("sh", "-c", "PATH=$PATH:/opt/kedge/bin; "+forward); got != "page of "+node {
 		s.Errorf("port-forward to %s: %q", pod, got)
 	}
+	s.attach(node)
 	if got := s.s1.Kubectl("get", "--raw", "/api/v1/nodes/"+node+"/proxy/healthz"); got != "ok" {
 		s.Errorf("proxy to node %s: %q", node, got)
+	}
+}
+
+// attach talks to the main program of a pod on a node.
+func (s *scene) attach(node string) {
+	s.Helper()
+	name := "talks-on-" + node
+	s.s1.Apply(fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: %[1]s, labels: {app: %[1]s}}
+spec:
+  nodeName: %[2]s
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: kedge.local/busybox:1
+    stdin: true
+    stdinOnce: true
+    command: [sh, -c, "while read line; do echo heard $line; done"]
+`, name, node))
+	s.s1.AwaitPods("default", "app="+name, 1)
+	out, err := s.s1.RunInput("you\n", "timeout", "60", "/opt/kedge/bin/kedge", "kubectl", "attach", "-i", "-q", name)
+	if err != nil || !strings.Contains(out, "heard you") {
+		s.Errorf("attach to %s: %q, %v", name, out, err)
 	}
 }

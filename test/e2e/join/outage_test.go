@@ -65,6 +65,9 @@ func TestNodeOutlivesItsServer(t *testing.T) {
 	}
 }
 
+// readySince is the state of a node and since when it has it.
+const readySince = "jsonpath={.status.conditions[?(@.type=='Ready')].status} {.status.conditions[?(@.type=='Ready')].lastTransitionTime}"
+
 func TestIdleAgentIsQuiet(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes three minutes")
@@ -73,6 +76,7 @@ func TestIdleAgentIsQuiet(t *testing.T) {
 	s.f1.Start()
 	s.s1.AwaitNodes("f1")
 	s.f1.AwaitReady()
+	seen := s.s1.Kubectl("get", "node", "f1", "-o", readySince)
 	settle, measure := time.Minute, 2*time.Minute
 	<-time.After(settle)
 	log := len(s.f1.Log())
@@ -82,10 +86,31 @@ func TestIdleAgentIsQuiet(t *testing.T) {
 	minutes := measure.Minutes()
 	t.Logf("an idle agent: %.0f bytes a minute up, %.0f down, in %.0f packets", float64(used.Sent)/minutes, float64(used.Received)/minutes,
 		float64(used.PacketsSent+used.PacketsReceived)/minutes)
+	if perMinute := float64(used.Total()) / minutes; perMinute > 10_000 {
+		t.Errorf("an idle agent uses %.0f bytes a minute", perMinute)
+	}
 	t.Logf("memory: %s", s.f1.Exec("sh", "-c", "grep -E 'VmRSS|RssAnon' /proc/$(pgrep -o kedge)/status | tr '\\n' ' '"))
+	if now := s.s1.Kubectl("get", "node", "f1", "-o", readySince); now != seen {
+		t.Errorf("the node was not ready all the time: since %s, and since %s", seen, now)
+	}
 	if lines := s.f1.Log()[log:]; lines != "" {
 		t.Errorf("an idle agent logged:\n%s", lines)
 	}
+
+	// Its pings are its only signs of life: it is ready until they end, and lost soon after.
+	begin := time.Now()
+	s.farm.Uplink().Cut()
+	s.lab.Await("f1 lost", 4*time.Minute, func() error {
+		if ready := s.s1.Kubectl("get", "node", "f1", "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}"); ready == "True" {
+			return errors.New("ready")
+		}
+		return nil
+	})
+	t.Logf("a node whose link is cut is lost after %s", time.Since(begin).Round(time.Second))
+	s.farm.Uplink().Heal()
+	begin = time.Now()
+	s.s1.AwaitNodes("f1")
+	t.Logf("it is ready %s after the link is back", time.Since(begin).Round(time.Second))
 }
 
 func TestRejoinAfterBeingOffForTooLong(t *testing.T) {
