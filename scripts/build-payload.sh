@@ -25,10 +25,10 @@ arm) TRIPLET=arm-linux-gnueabihf LOADER=ld-linux-armhf.so.3 ;;
 *) echo "build-payload: ARCH=$ARCH is not supported: use amd64, arm64 or arm" >&2; exit 1 ;;
 esac
 case $(go env GOHOSTARCH) in
-"$ARCH") CC=gcc SUFFIX="" ;;
-*) CC=$TRIPLET-gcc SUFFIX=":$([ "$ARCH" = arm ] && echo armhf || echo "$ARCH")" ;;
+"$ARCH") CC=gcc SYSROOT="" ;;
+*) CC=$TRIPLET-gcc SYSROOT=$PWD/build/sysroot/$ARCH ;; # unpacked by scripts/install-build-deps.sh
 esac
-LIBDIR=/usr/lib/$TRIPLET
+LIBDIR=$SYSROOT/usr/lib/$TRIPLET
 
 # Packages whose files end up in the payload; their versions are in the stamp.
 NFT_PACKAGES="nftables libnftables1 libnftnl11 libmnl0 libxtables12 libjansson4 libgmp10
@@ -36,21 +36,26 @@ NFT_PACKAGES="nftables libnftables1 libnftnl11 libmnl0 libxtables12 libjansson4 
 NFT_LIBRARIES="libnftables.so.1 libnftnl.so.11 libmnl.so.0 libxtables.so.12 libjansson.so.4 libgmp.so.10
   libedit.so.2 libbsd.so.0 libmd.so.0 libtinfo.so.6 libc.so.6"
 
+# debian_versions prints a line "PACKAGE VERSION" for each; those of another architecture are only unpacked.
 debian_versions() {
+	if [ -n "$SYSROOT" ]; then
+		LC_ALL=C sort "$SYSROOT/versions"
+		return
+	fi
 	# shellcheck disable=SC2046,SC2086 # lists of names
-	dpkg-query -W -f '${Package} ${Version}\n' $(printf "%s$SUFFIX " $NFT_PACKAGES libseccomp-dev) 2>/dev/null || true
+	dpkg-query -W -f '${Package} ${Version}\n' $(printf "%s:$(dpkg --print-architecture) " $NFT_PACKAGES libseccomp-dev) 2>/dev/null || true
 }
 
 check_tools() {
 	local missing=()
 	command -v "$CC" >/dev/null || missing+=("gcc")
-	[ -f "$LIBDIR/libseccomp.a" ] || missing+=("libseccomp-dev$SUFFIX")
+	[ -f "$LIBDIR/libseccomp.a" ] || missing+=("libseccomp-dev")
 	command -v zstd >/dev/null || missing+=("zstd")
 	command -v pkg-config >/dev/null || missing+=("pkg-config")
-	nft_program >/dev/null || missing+=("nftables$SUFFIX")
+	nft_program >/dev/null || missing+=("nftables")
 	if [ ${#missing[@]} -gt 0 ]; then
 		echo "build-payload: missing Debian packages: ${missing[*]}" >&2
-		echo "build-payload: run scripts/install-build-deps.sh as root" >&2
+		echo "build-payload: run ARCH=$ARCH scripts/install-build-deps.sh as root" >&2
 		exit 1
 	fi
 	local have
@@ -63,9 +68,7 @@ check_tools() {
 
 # nft_program prints the path of Debian's nft for the target.
 nft_program() {
-	local sysroot=build/sysroot/$ARCH/usr/sbin/nft
-	[ -n "$SUFFIX" ] && { [ -x "$sysroot" ] && echo "$sysroot"; return; }
-	[ -x /usr/sbin/nft ] && echo /usr/sbin/nft
+	[ -x "$SYSROOT/usr/sbin/nft" ] && echo "$SYSROOT/usr/sbin/nft"
 }
 
 stamp() {
@@ -99,7 +102,7 @@ build_runc() {
 	echo "  runc"
 	local dir
 	module dir github.com/opencontainers/runc "$RUNC_VERSION"
-	(cd "$dir" && CGO_ENABLED=1 CC=$CC PKG_CONFIG_LIBDIR=$LIBDIR/pkgconfig go build -trimpath \
+	(cd "$dir" && CGO_ENABLED=1 CC=$CC PKG_CONFIG_SYSROOT_DIR=$SYSROOT PKG_CONFIG_LIBDIR=$LIBDIR/pkgconfig go build -trimpath \
 		-tags "seccomp,netgo,osusergo,urfave_cli_no_docs,runc_nocriu" \
 		-ldflags "-s -w -linkmode external -extldflags '-static -Wl,--build-id=none'" -o "$STAGE/bin/runc" .)
 }
@@ -182,15 +185,13 @@ tiny() {
 
 build_nft() {
 	echo "  nft"
-	local program root lib
-	program=$(nft_program)
-	root=${program%/usr/sbin/nft}
+	local lib
 	mkdir -p "$STAGE/lib/nft"
-	cp "$program" "$STAGE/lib/nft/nft"
+	cp "$(nft_program)" "$STAGE/lib/nft/nft"
 	for lib in $LOADER $NFT_LIBRARIES; do
-		if [ -e "$root$LIBDIR/$lib" ]; then cp -L "$root$LIBDIR/$lib" "$STAGE/lib/nft/"
-		elif [ -e "$root/lib/$TRIPLET/$lib" ]; then cp -L "$root/lib/$TRIPLET/$lib" "$STAGE/lib/nft/"
-		else echo "build-payload: nft needs $lib, which is not in $root$LIBDIR" >&2; exit 1; fi
+		if [ -e "$LIBDIR/$lib" ]; then cp -L "$LIBDIR/$lib" "$STAGE/lib/nft/"
+		elif [ -e "$SYSROOT/lib/$TRIPLET/$lib" ]; then cp -L "$SYSROOT/lib/$TRIPLET/$lib" "$STAGE/lib/nft/"
+		else echo "build-payload: nft needs $lib, which is not in $LIBDIR" >&2; exit 1; fi
 	done
 	tiny scripts/tiny/nft.c "$STAGE/bin/nft" -static -DLOADER="\"$LOADER\""
 	tiny scripts/tiny/protocols.c "$STAGE/lib/nft/libprotocols.so" -shared -fPIC
@@ -205,8 +206,7 @@ copy_licences() {
 	local package found
 	echo "  licences"
 	for package in $NFT_PACKAGES libseccomp-dev; do
-		found=/usr/share/doc/$package/copyright
-		[ -z "$SUFFIX" ] || [ "$package" = libseccomp-dev ] || found=build/sysroot/$ARCH$found
+		found=$SYSROOT/usr/share/doc/$package/copyright
 		[ -e "$found" ] || { echo "build-payload: $found is missing: install $package again, with its documentation" >&2; exit 1; }
 		printf '\n==== Debian package %s\n\n' "$(debian_versions | grep "^$package " || echo "$package")"
 		cat "$found"
@@ -219,7 +219,7 @@ check_nft() {
 	for need in $(objdump -p "$STAGE"/lib/nft/* 2>/dev/null | awk '$1 == "NEEDED" {print $2}' | sort -u); do
 		[ -e "$STAGE/lib/nft/$need" ] || { echo "build-payload: nft needs $need: add it to NFT_LIBRARIES" >&2; exit 1; }
 	done
-	[ -n "$SUFFIX" ] || env -i "$STAGE/bin/nft" --version >/dev/null
+	[ -n "$SYSROOT" ] || env -i "$STAGE/bin/nft" --version >/dev/null
 }
 
 build_pause() {

@@ -3,14 +3,15 @@
 # repeat: with everything present it touches nothing and needs no network.
 #
 #   ARCH=arm64|arm   also what building for that target needs
+#   FORCE=1          fetch what is unpacked for that target again, for security updates
 set -eu
 cd "$(dirname "$0")/.."
 
 packages="ca-certificates curl git make gcc libc6-dev binutils libseccomp-dev pkg-config nftables zstd busybox-static"
 case ${ARCH:-$(dpkg --print-architecture)} in
 "$(dpkg --print-architecture)") foreign="" ;;
-arm64) foreign=arm64 packages="$packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross libseccomp-dev:arm64" ;;
-arm | armhf) foreign=armhf packages="$packages gcc-arm-linux-gnueabihf libc6-dev-armhf-cross libseccomp-dev:armhf" ;;
+arm64) foreign=arm64 packages="$packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross" ;;
+arm | armhf) foreign=armhf packages="$packages gcc-arm-linux-gnueabihf libc6-dev-armhf-cross" ;;
 *) echo "install-build-deps: ARCH=$ARCH is not supported: use amd64, arm64 or arm" >&2; exit 1 ;;
 esac
 
@@ -25,8 +26,7 @@ go_minor=$(go version 2>/dev/null | sed -n 's/.* go1\.\([0-9]*\).*/\1/p')
 want_go=""
 [ "${go_minor:-0}" -ge 21 ] || want_go=yes
 
-[ -n "$missing$want_go" ] || [ -n "$foreign" ] || exit 0
-if [ "$(id -u)" -ne 0 ]; then
+if [ -n "$missing$want_go" ] && [ "$(id -u)" -ne 0 ]; then
 	echo "install-build-deps: run as root to install:$missing${want_go:+ golang-go (1.21 or newer)}" >&2
 	exit 1
 fi
@@ -36,14 +36,11 @@ install() {
 	apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "$@" >/dev/null
 }
 
-if [ -n "$foreign" ] && ! dpkg --print-foreign-architectures | grep -qx "$foreign"; then
-	dpkg --add-architecture "$foreign"
-fi
 backports=/etc/apt/sources.list.d/kedge-backports.list
 if [ -n "$want_go" ] && ! grep -rqs bookworm-backports /etc/apt/sources.list /etc/apt/sources.list.d; then
 	echo "deb http://deb.debian.org/debian bookworm-backports main" >$backports
 fi
-apt-get update -qq
+[ -z "$missing$want_go" ] || apt-get update -qq
 # shellcheck disable=SC2086 # a list of names
 [ -z "$missing" ] || install $missing
 if [ -n "$want_go" ]; then
@@ -52,16 +49,29 @@ if [ -n "$want_go" ]; then
 	go env -w GOTOOLCHAIN=auto
 fi
 
-# nft of another architecture cannot be installed beside this machine's: unpack it.
-if [ -n "$foreign" ]; then
-	[ "$foreign" = armhf ] && target=arm || target=$foreign
-	sysroot=build/sysroot/$target
-	rm -rf "$sysroot" build/debs
-	mkdir -p "$sysroot" build/debs
-	for p in nftables libnftables1 libnftnl11 libmnl0 libxtables12 libjansson4 libgmp10 libedit2 libbsd0 libmd0 libtinfo6 libc6; do
-		(cd build/debs && apt-get download -qq "$p:$foreign")
-	done
-	for deb in build/debs/*.deb; do
-		dpkg-deb -x "$deb" "$sysroot"
-	done
-fi
+[ -n "$foreign" ] || exit 0
+[ "$foreign" = armhf ] && target=arm || target=$foreign
+sysroot=$PWD/build/sysroot/$target
+[ ! -f "$sysroot/versions" ] || [ -n "${FORCE:-}" ] || exit 0
+
+# nft and libseccomp of another architecture are not installed but unpacked, with package lists of their own: this machine's
+# packages stay as they are.
+apt=$PWD/build/apt/$target
+foreign_apt() {
+	apt-get -qq -o "Dir::State=$apt/state" -o "Dir::State::status=$apt/status" -o "Dir::Cache=$apt/cache" \
+		-o "APT::Architecture=$foreign" -o "APT::Architectures=$foreign" -o APT::Sandbox::User=root "$@"
+}
+mkdir -p "$apt/state/lists/partial" "$apt/cache/archives/partial" "$apt/debs"
+: >"$apt/status"
+rm -rf "$sysroot" "$apt"/debs/*
+mkdir -p "$sysroot.new"
+foreign_apt update || echo "install-build-deps: some package lists for $foreign could not be read: its packages may not be the newest" >&2
+for p in nftables libnftables1 libnftnl11 libmnl0 libxtables12 libjansson4 libgmp10 libedit2 libbsd0 libmd0 libtinfo6 libc6 libseccomp-dev; do
+	(cd "$apt/debs" && foreign_apt download "$p")
+done
+for deb in "$apt"/debs/*.deb; do
+	dpkg-deb -x "$deb" "$sysroot.new"
+	# shellcheck disable=SC2016 # not variables of the shell
+	dpkg-deb -W --showformat='${Package} ${Version}\n' "$deb" >>"$sysroot.new/versions"
+done
+mv "$sysroot.new" "$sysroot"
