@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 )
 
 // DefaultFile is the config file that is read when none is named; it may be missing. Drop-ins lie beside it in
@@ -108,6 +109,8 @@ type Server struct {
 	// WriteKubeconfigGroup is a group name or number; empty leaves the group alone.
 	WriteKubeconfigGroup string
 
+	// DisableHelmController is another way to name helm in Disable.
+	DisableHelmController bool
 	// MetricsPeriod is how many seconds usage counts as current; 0 for the default.
 	MetricsPeriod int
 
@@ -122,13 +125,18 @@ type Server struct {
 }
 
 // Disabled reports whether --disable names the add-on.
-func (s Server) Disabled(addon string) bool {
-	for _, d := range s.Disable {
-		if d == addon {
-			return true
-		}
+func (s Server) Disabled(addon string) bool { return slices.Contains(s.DisabledAddons(), addon) }
+
+// DisabledAddons are the names of all add-ons that are left out; what others of the family call differently has both names.
+func (s Server) DisabledAddons() []string {
+	out := slices.Clone(s.Disable)
+	if slices.Contains(out, "traefik") {
+		out = append(out, "ingress")
 	}
-	return false
+	if s.DisableHelmController {
+		out = append(out, "helm")
+	}
+	return out
 }
 
 // StdNodeIPs are NodeIPs in the type of package net, which certificates use.

@@ -16,7 +16,7 @@ import (
 // addons are the names that --disable knows. The later ones are of the family: kedge has no such add-on (yet), so
 // leaving it out is always true.
 func addons() []string {
-	return []string{"autonomy", "coredns", "devices", "grid", "helm", "local-storage", "metrics-server", "runtimes", "servicelb", "traefik"}
+	return []string{"autonomy", "coredns", "devices", "grid", "helm", "ingress", "local-storage", "metrics-server", "runtimes", "servicelb", "traefik"}
 }
 
 func addonList() string { return strings.Join(addons(), ", ") }

@@ -13,6 +13,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/autonomy/health"
 	"github.com/kedge-io/kedge/pkg/controlplane"
 	"github.com/kedge-io/kedge/pkg/helm"
+	"github.com/kedge-io/kedge/pkg/ingress"
 	"github.com/kedge-io/kedge/pkg/metrics"
 	"github.com/kedge-io/kedge/pkg/supervisor"
 )
@@ -45,6 +46,14 @@ func (s *Server) addonParts() ([]supervisor.Component, error) {
 	}
 	if s.grid != nil {
 		parts = append(parts, s.grid)
+	}
+	if !s.cfg.Disabled("ingress") && s.localNode() != "" { // pods are reached through the pod network of a node
+		const ssh = 22
+		c, err := ingress.New(ingress.Config{Kubeconfig: s.certs.SupervisorKubeconfig, ReservedPorts: []int{ssh, kubeletPort, s.cfg.Port}, Log: s.log})
+		if err != nil {
+			return nil, fmt.Errorf("prepare ingress: %w", err)
+		}
+		parts = append(parts, c)
 	}
 	a, err := s.addons()
 	if err != nil {

@@ -182,7 +182,7 @@ func (s *Server) addons() (supervisor.Component, error) {
 	variables := manifests.Variables{ClusterDNS: dns, ClusterDomain: s.cfg.ClusterDomain, DataDir: s.cfg.DataDir, SystemRegistry: s.cfg.SystemDefaultRegistry}
 	return addons.New(addons.Config{
 		Dir: filepath.Join(s.cfg.DataDir, "server", "manifests"), Packaged: manifests.FS(), Variables: variables.Map(),
-		Disabled: s.cfg.Disable, Server: s.cfg.NodeName, Kubeconfig: s.certs.SupervisorKubeconfig, Log: s.log,
+		Disabled: s.cfg.DisabledAddons(), Server: s.cfg.NodeName, Kubeconfig: s.certs.SupervisorKubeconfig, Log: s.log,
 	})
 }
 

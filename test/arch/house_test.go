@@ -70,6 +70,9 @@ feature/5   pkg/grid/placement
 feature/4   pkg/grid/report
 feature/6   pkg/grid/traffic
 feature/4   pkg/grid/units
+feature     pkg/ingress
+feature/1   pkg/ingress/proxy
+feature/2   pkg/ingress/route
 feature     pkg/join
 feature     pkg/kubelet
 feature     pkg/loadbalancer
@@ -119,6 +122,7 @@ support     test/e2e/install
 support     test/e2e/helm
 support     test/conformance/ginkgo
 support     test/conformance/kubernetes
+support     test/e2e/ingress
 support     test/e2e/join
 support     test/e2e/metrics
 support     test/e2e/network

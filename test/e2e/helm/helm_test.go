@@ -166,7 +166,7 @@ func TestChartFromFile(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if strings.Contains(out, "/web") || strings.Contains(out, "sh.helm.release") {
+		if strings.Contains(out, "/web") || strings.Contains(out, "release.v1.web.") {
 			return errors.New("still there: " + out)
 		}
 		return nil
