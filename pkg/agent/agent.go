@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/kedge-io/kedge/pkg/autonomy"
 	"github.com/kedge-io/kedge/pkg/autonomy/health/gossip"
 	"github.com/kedge-io/kedge/pkg/certs"
 	"github.com/kedge-io/kedge/pkg/config"
@@ -31,7 +32,9 @@ type Cluster struct {
 	ServerCA, ClientCA []byte
 	ClusterCIDRs       []netip.Prefix
 	DNS                []netip.Addr
-	Domain             string
+	// ServiceIPs are the addresses of the Service kubernetes.
+	ServiceIPs []netip.Addr
+	Domain     string
 	// PodNetwork is a backend of the pod network, bridge or none.
 	PodNetwork string
 	// NoProxy leaves Services to a network plugin of the user.
@@ -58,6 +61,7 @@ type Agent struct {
 	paths   paths
 	payload *payload.Payload
 	certs   *certs.Node
+	api     *autonomy.NodeAPI
 	link    *link            // of a node that joined over the network; nil on a server's own
 	node    *kubelet.Kubelet // from Node on
 	log     *slog.Logger
@@ -77,12 +81,19 @@ func New(ctx context.Context, cfg config.Agent, cluster Cluster, signer certs.Si
 	if err := network.PrepareHost(log, hasIPv6(cluster.ClusterCIDRs)); err != nil {
 		return nil, fmt.Errorf("prepare host: %w", err)
 	}
+	apiCA, err := autonomy.Authority(cfg.DataDir, cfg.NodeName)
+	if err != nil {
+		return nil, err
+	}
 	a.certs, err = certs.EnsureNode(ctx, certs.NodeConfig{
-		DataDir: cfg.DataDir, NodeName: cfg.NodeName, NodeIPs: cfg.StdNodeIPs(), ServerURL: cluster.ServerURL,
+		DataDir: cfg.DataDir, NodeName: cfg.NodeName, NodeIPs: cfg.StdNodeIPs(), ServerURL: autonomy.URL(), APICA: apiCA,
 		ServerCA: cluster.ServerCA, ClientCA: cluster.ClientCA, Signer: signer,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("prepare node certificates: %w", err)
+	}
+	if a.api, err = a.nodeAPI(); err != nil {
+		return nil, fmt.Errorf("prepare node API: %w", err)
 	}
 	return a, nil
 }
@@ -160,7 +171,7 @@ func (a *Agent) kubelet() (supervisor.Component, error) {
 	}
 	a.node, err = kubelet.New(kubelet.Config{
 		NodeName: a.cfg.NodeName, NodeIPs: a.cfg.NodeIPs,
-		Kubeconfig: a.certs.KubeletKubeconfig, ClientCA: a.certs.ClientCA,
+		Kubeconfig: a.certs.KubeletKubeconfig, ClientCA: a.api.KubeletClientCA(),
 		ServingCert: a.certs.ServingKubelet.Cert, ServingKey: a.certs.ServingKubelet.Key,
 		CRISocket: ContainerdSocket, RootDir: a.paths.kubelet, StaticPodDir: a.paths.staticPods, PluginDir: a.paths.volumePlugins,
 		ClusterDNS: a.cluster.DNS, ClusterDomain: a.cluster.Domain, ResolvConf: resolv, SystemdCgroup: kubelet.SystemdCgroup(),

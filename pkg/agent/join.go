@@ -21,6 +21,7 @@ import (
 const (
 	// balancerAddress is where this node's parts find a server.
 	balancerAddress = "127.0.0.1:6444"
+	balancerURL     = "https://" + balancerAddress
 	// kubeletAddress is where the tunnel finds the kubelet.
 	kubeletAddress = "127.0.0.1:10250"
 )
@@ -55,7 +56,7 @@ func Join(ctx context.Context, cfg config.Agent, log *slog.Logger) (*Agent, erro
 	if err := json.Unmarshal(settings, &cluster); err != nil {
 		return nil, fmt.Errorf("understand the server's settings: %w: the server and this agent must be of about the same version", err)
 	}
-	cluster.ServerURL = "https://" + balancerAddress
+	cluster.ServerURL = balancerURL
 	a, err := New(ctx, cfg, cluster, client, log)
 	if problem := (*join.Problem)(nil); errors.As(err, &problem) {
 		return nil, problem // said once, and not for each certificate

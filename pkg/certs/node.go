@@ -59,6 +59,7 @@ type NodeConfig struct {
 	NodeName  string           // Kubernetes node name
 	NodeIPs   []net.IP         // addresses that the kubelet's certificate carries
 	ServerURL string           // where the node's clients find the API, for example https://127.0.0.1:6443
+	APICA     string           // file with whom the node's clients trust at ServerURL; empty means the servers' authority
 	ServerCA  []byte           // PEM bundle; empty keeps the stored one, for a start without the server
 	ClientCA  []byte           // PEM bundle; empty keeps the stored one
 	Signer    Signer           // gets the certificates
@@ -91,10 +92,14 @@ func EnsureNode(ctx context.Context, cfg NodeConfig) (*Node, error) {
 			return nil, err
 		}
 	}
+	apiCA := cfg.APICA
+	if apiCA == "" {
+		apiCA = n.ServerCA
+	}
 	for path, pair := range map[string]KeyPair{
 		n.KubeletKubeconfig: n.ClientKubelet, n.KubeProxyKubeconfig: n.KubeProxy, n.ControllerKubeconfig: n.Controller,
 	} {
-		if _, err := writeReferringKubeconfig(path, cfg.ServerURL, n.ServerCA, pair); err != nil {
+		if _, err := writeReferringKubeconfig(path, cfg.ServerURL, apiCA, pair); err != nil {
 			return nil, fmt.Errorf("kubeconfig %s: %w", path, err)
 		}
 	}

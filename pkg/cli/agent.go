@@ -91,7 +91,7 @@ func node(ctx context.Context, cfg config.Agent, log *slog.Logger) ([]supervisor
 		return nil, err
 	}
 	return []supervisor.Component{
-		supervisor.Group("base", append(way, runtime)...), supervisor.Group("node", rest...), renewer, memory.New(memory.Config{Log: log}),
+		supervisor.Group("base", append(way, a.NodeAPI(), runtime)...), supervisor.Group("node", rest...), renewer, memory.New(memory.Config{Log: log}),
 	}, nil
 }
 

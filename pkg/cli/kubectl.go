@@ -14,18 +14,25 @@ import (
 	kubelogs "k8s.io/component-base/logs"
 	"k8s.io/kubectl/pkg/cmd"
 	"k8s.io/kubectl/pkg/cmd/util"
+
+	"github.com/kedge-io/kedge/pkg/autonomy"
 )
 
 func (p *program) kubectlCommand() *cli.Command {
 	return &cli.Command{
-		Name: "kubectl", Usage: "kubectl, for this site unless another is chosen", SkipFlagParsing: true,
+		Name: "kubectl", Usage: "kubectl, for this site unless another is chosen; kubectl --local for this node alone", SkipFlagParsing: true,
 		Action: func(c *cli.Context) error { return p.kubectl(c.Args().Slice()) },
 	}
 }
 
 // kubectl runs the whole of kubectl in this process. Its commands end the process by themselves when they fail.
 func (p *program) kubectl(args []string) error {
-	if err := p.chooseKubeconfig(args); err != nil {
+	if len(args) > 0 && args[0] == "--local" {
+		args = args[1:]
+		if err := useLocal(args); err != nil {
+			return err
+		}
+	} else if err := p.chooseKubeconfig(args); err != nil {
 		return err
 	}
 	os.Args = append([]string{"kubectl"}, args...) // plugins and completion read it
@@ -58,6 +65,22 @@ func (p *program) chooseKubeconfig(args []string) error {
 		return fmt.Errorf("set KUBECONFIG: %w", err)
 	}
 	return nil
+}
+
+// useLocal points KUBECONFIG at the node API of this machine: what the node knows, with or without the server.
+func useLocal(args []string) error {
+	if kubeconfigChosen(args, "", "") {
+		return errors.New("--local and --kubeconfig exclude each other: leave one out")
+	}
+	path := autonomy.LocalKubeconfig(installed().DataDir)
+	if f, err := os.Open(path); errors.Is(err, fs.ErrPermission) {
+		return errors.New("--local is for root: use sudo")
+	} else if err != nil {
+		return fmt.Errorf("--local: no node has run on this machine: %w", err)
+	} else if err := f.Close(); err != nil {
+		return err
+	}
+	return os.Setenv("KUBECONFIG", path)
 }
 
 // kubeconfigChosen reports whether the user named a kubeconfig by flag or environment, or has one in the usual place.

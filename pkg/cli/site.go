@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"net/netip"
 
 	"github.com/kedge-io/kedge/pkg/agent"
 	"github.com/kedge-io/kedge/pkg/certs"
@@ -50,7 +51,7 @@ func site(ctx context.Context, cfg config.Server, log *slog.Logger) ([]superviso
 		if err != nil {
 			return nil, err
 		}
-		base, rest, renew = append(base, runtime), append(rest, node...), append(renew, a.Certs())
+		base, rest, renew = append(base, a.NodeAPI(), runtime), append(rest, node...), append(renew, a.Certs())
 	}
 	renewer, err := certs.NewRenewer(certs.RenewerConfig{DataDir: cfg.DataDir, Sets: renew, Log: log})
 	if err != nil {
@@ -89,12 +90,21 @@ func clusterOf(cfg config.Server, s *server.Server) (agent.Cluster, error) {
 	}
 	return agent.Cluster{
 		ServerURL: s.URL(), ServerCA: serverCA, ClientCA: clientCA,
-		ClusterCIDRs: cfg.ClusterCIDRs, DNS: cfg.ClusterDNS, Domain: cfg.ClusterDomain,
+		ClusterCIDRs: cfg.ClusterCIDRs, ServiceIPs: serviceIPs(cfg.ServiceCIDRs), DNS: cfg.ClusterDNS, Domain: cfg.ClusterDomain,
 		PodNetwork: cfg.FlannelBackend, NoProxy: cfg.DisableKubeProxy, NoPolicy: cfg.DisableNetworkPolicy, SystemRegistry: cfg.SystemDefaultRegistry, NoDNS: cfg.Disabled("coredns"),
 		NoDevices: cfg.Disabled("devices"),
 		NoStorage: cfg.Disabled("local-storage"), StoragePaths: []string{cfg.DefaultLocalStoragePath},
 		GossipKey: gossipKey,
 	}, nil
+}
+
+// serviceIPs are the addresses of the Service kubernetes: the first of each range.
+func serviceIPs(ranges []netip.Prefix) []netip.Addr {
+	out := make([]netip.Addr, len(ranges))
+	for i, p := range ranges {
+		out[i] = p.Masked().Addr().Next()
+	}
+	return out
 }
 
 // localAgent prepares the node on the server's own machine; its certificates are signed without a network.

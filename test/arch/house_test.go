@@ -34,7 +34,14 @@ foundation  pkg/peers
 foundation  pkg/supervisor
 feature     pkg/addons
 feature/1   pkg/addons/manifest
+feature     pkg/autonomy
+feature/3   pkg/autonomy/cache
 feature/8   pkg/autonomy/filter
+feature/4   pkg/autonomy/identity
+feature/5   pkg/autonomy/link
+feature/7   pkg/autonomy/object
+feature/1   pkg/autonomy/proxy
+feature/6   pkg/autonomy/store
 feature     pkg/autonomy/health
 feature     pkg/autonomy/health/gossip
 feature/8   pkg/autonomy/health/note
@@ -118,6 +125,7 @@ support     test/bench
 support     test/built
 support     test/conformance/critest
 support     test/conformance/critest/guest
+support     test/e2e/autonomy
 support     test/e2e/install
 support     test/e2e/helm
 support     test/conformance/ginkgo

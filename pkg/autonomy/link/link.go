@@ -1,0 +1,326 @@
+// Package link knows whether the server can be reached, and carries requests to it under the identities of this node.
+// It is an inner room of pkg/autonomy; only packages of it import it.
+package link
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"sync"
+	"time"
+)
+
+// State says what is known about the way to the server.
+type State int
+
+// The states of a link. It never returns to Starting.
+const (
+	Starting State = iota
+	Up
+	Down
+)
+
+// String is the state in a word.
+func (s State) String() string { return [...]string{"starting", "up", "down"}[s] }
+
+// Times of a link.
+const (
+	probeTimeout = 4 * time.Second
+	// doubtTimeout bounds the probe of a link that was up.
+	doubtTimeout = 3 * time.Second
+	// longestPause is between probes after a long outage.
+	longestPause = 2 * time.Second
+	// Connections that say nothing for long are probed; the tunnel notices a lost link sooner, and ends them.
+	pingAfter, pingTimeout = 5 * time.Minute, 15 * time.Second
+)
+
+// Credential names the files of a client certificate; the zero value is for requests that bring a token.
+type Credential struct{ Cert, Key string }
+
+// Config is what a link needs to know.
+type Config struct {
+	// Server is its URL, for example https://127.0.0.1:6444.
+	Server string
+	// CA is the file with the authorities that the server's certificate must come from.
+	CA string
+	// Probe is who asks whether the server is there.
+	Probe Credential
+	// Patience is how long a server that does not answer may still be starting.
+	Patience time.Duration
+	Log      *slog.Logger
+}
+
+// Link is the way to the server. It is safe for concurrent use.
+type Link struct {
+	cfg    Config
+	server *url.URL
+	doubt  chan struct{}
+
+	mu      sync.Mutex
+	state   State
+	since   time.Time
+	changed chan struct{}
+	epoch   *epoch
+}
+
+// epoch is the time from one loss of the link to the next; connections and requests do not outlive it.
+type epoch struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	mu     sync.Mutex
+	ways   map[way]*http.Transport
+}
+
+type way struct {
+	credential Credential
+	upgrade    bool // for connections that become streams, which HTTP/2 does not carry
+}
+
+// New prepares a link; it connects to nothing.
+func New(cfg Config) (*Link, error) {
+	u, err := url.Parse(cfg.Server)
+	if err != nil || u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("node API: server URL %q must look like https://127.0.0.1:6443", cfg.Server)
+	}
+	return &Link{cfg: cfg, server: u, doubt: make(chan struct{}, 1), changed: make(chan struct{}), epoch: newEpoch(), since: time.Now()}, nil
+}
+
+func newEpoch() *epoch {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &epoch{ctx: ctx, cancel: cancel, ways: map[way]*http.Transport{}}
+}
+
+// Server is the URL that requests go to.
+func (l *Link) Server() *url.URL { return l.server }
+
+// State returns the state, since when it holds, and a channel that is closed when it changes.
+func (l *Link) State() (State, time.Time, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state, l.since, l.changed
+}
+
+// Up says whether the server can be reached as far as is known.
+func (l *Link) Up() bool {
+	s, _, _ := l.State()
+	return s == Up
+}
+
+// Await waits until the link's first state is known, but no longer than patience, and says whether it is up.
+func (l *Link) Await(ctx context.Context, patience time.Duration) bool {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		state, _, changed := l.State()
+		if state != Starting {
+			return state == Up
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer.C:
+			return false
+		case <-changed:
+		}
+	}
+}
+
+// Epoch returns a context that ends when the link is lost.
+func (l *Link) Epoch() context.Context {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.epoch.ctx
+}
+
+// Doubt has the link probed, because a request got no answer.
+func (l *Link) Doubt() {
+	select {
+	case l.doubt <- struct{}{}:
+	default:
+	}
+}
+
+// Transport carries requests under an identity until the link is lost. With upgrade it is for connections that become streams.
+func (l *Link) Transport(c Credential, upgrade bool) (*http.Transport, error) {
+	l.mu.Lock()
+	e := l.epoch
+	l.mu.Unlock()
+	return l.transport(e, way{c, upgrade})
+}
+
+func (l *Link) transport(e *epoch, w way) (*http.Transport, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if t, ok := e.ways[w]; ok {
+		return t, nil
+	}
+	pem, err := os.ReadFile(l.cfg.CA)
+	if err != nil {
+		return nil, fmt.Errorf("read the server's authority: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate", l.cfg.CA)
+	}
+	settings := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	if w.credential != (Credential{}) { // read for each connection, because certificates are renewed in place
+		settings.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(w.credential.Cert, w.credential.Key)
+			return &pair, err
+		}
+	}
+	t := &http.Transport{
+		TLSClientConfig: settings, ForceAttemptHTTP2: !w.upgrade, TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 90 * time.Second,
+		MaxIdleConnsPerHost: 4,
+		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: -1}).DialContext,
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+	}
+	if w.upgrade {
+		t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+	}
+	e.ways[w] = t
+	return t, nil
+}
+
+// Run watches the link until ctx is done.
+func (l *Link) Run(ctx context.Context) {
+	defer l.lose(Down)
+	patience := time.AfterFunc(l.cfg.Patience, l.settle)
+	defer patience.Stop()
+	for ctx.Err() == nil {
+		if !l.Up() {
+			l.search(ctx)
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.doubt:
+		}
+		fresh := newEpoch()
+		err := l.probe(ctx, fresh, doubtTimeout)
+		fresh.end()
+		if err != nil && ctx.Err() == nil {
+			l.lose(Down)
+			l.cfg.Log.Warn("the server cannot be reached: this node works on its own", "error", err)
+		}
+	}
+}
+
+// search probes until the server answers. Probes overlap: one that began before the link came back would hold up the next.
+func (l *Link) search(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	var probes sync.WaitGroup
+	defer probes.Wait()
+	defer cancel()
+	won := make(chan struct{}, 1)
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, longestPause) {
+		probes.Go(func() {
+			e := newEpoch()
+			if err := l.probe(ctx, e, probeTimeout); err != nil {
+				e.end()
+				return
+			}
+			l.find(e)
+			select {
+			case won <- struct{}{}:
+			default:
+			}
+		})
+		select {
+		case <-ctx.Done():
+			return
+		case <-won:
+			return
+		case <-time.After(pause/2 + rand.N(pause)):
+		}
+	}
+}
+
+// probe asks the server for a sign of life.
+func (l *Link) probe(ctx context.Context, e *epoch, timeout time.Duration) error {
+	t, err := l.transport(e, way{credential: l.cfg.Probe})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, l.server.JoinPath("/readyz").String(), nil)
+	if err != nil {
+		return err
+	}
+	resp, err := t.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 4<<10)) // the connection is used again
+	if resp.StatusCode >= http.StatusInternalServerError {
+		return fmt.Errorf("the server says %s", resp.Status)
+	}
+	return nil
+}
+
+// settle ends Starting.
+func (l *Link) settle() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state == Starting {
+		l.set(Down)
+		l.cfg.Log.Warn("the server cannot be reached: this node works on its own")
+	}
+}
+
+func (l *Link) set(s State) {
+	l.state, l.since = s, time.Now()
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// find makes the link up, with the connection of the probe.
+func (l *Link) find(e *epoch) {
+	l.mu.Lock()
+	if l.state == Up {
+		l.mu.Unlock()
+		e.end()
+		return
+	}
+	old, was := l.epoch, l.state
+	outage := time.Since(l.since)
+	l.epoch = e
+	l.set(Up)
+	l.mu.Unlock()
+	old.end()
+	if was == Down {
+		l.cfg.Log.Info("the server can be reached", "after", outage.Round(time.Millisecond))
+	}
+}
+
+func (l *Link) lose(s State) {
+	l.mu.Lock()
+	old := l.epoch
+	l.epoch = newEpoch()
+	if l.state != s {
+		l.set(s)
+	}
+	l.mu.Unlock()
+	old.end()
+}
+
+// end gives up what goes on in the epoch.
+func (e *epoch) end() {
+	e.cancel()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, t := range e.ways {
+		t.CloseIdleConnections()
+	}
+}
