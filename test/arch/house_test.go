@@ -131,6 +131,7 @@ support     test/e2e/helm
 support     test/conformance/ginkgo
 support     test/conformance/kubernetes
 support     test/e2e/ingress
+support     test/e2e/health
 support     test/e2e/join
 support     test/e2e/metrics
 support     test/e2e/network
