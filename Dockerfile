@@ -5,6 +5,10 @@
 FROM scratch
 ARG TARGETARCH=amd64
 COPY --chmod=0755 dist/kedge-${TARGETARCH} /bin/kedge
+# The kubelet looks for a user in it.
+COPY <<PASSWD /etc/passwd
+root:x:0:0:root:/:/bin/kedge
+PASSWD
 ENV PATH=/bin
 # The runtime's layers must not lie on another overlay, and pods' files must outlive the container.
 VOLUME ["/var/lib/kedge", "/var/lib/kubelet", "/var/log"]

@@ -222,6 +222,14 @@ check_nft() {
 	[ -n "$SYSROOT" ] || env -i "$STAGE/bin/nft" --version >/dev/null
 }
 
+# build_spare makes what only a machine without it uses: it comes last in the search path.
+build_spare() {
+	echo "  mount"
+	mkdir -p "$STAGE/spare"
+	tiny scripts/tiny/mount.c "$STAGE/spare/mount" -static
+	ln -s mount "$STAGE/spare/umount"
+}
+
 build_pause() {
 	echo "  pause image"
 	mkdir -p "$STAGE/images" "$TMP/pause"
@@ -254,6 +262,7 @@ build_go_programs
 build_cni
 build_nft
 copy_licences
+build_spare
 build_pause
 payload_tool manifest -dir "$STAGE" -pause "$PAUSE_IMAGE:$PAUSE_VERSION" -lazy bin/crictl
 

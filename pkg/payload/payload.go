@@ -163,19 +163,20 @@ func (p *Payload) hostProgram(name string) (string, bool) {
 
 // SearchPath is the value of PATH with which runc, nft and the others are found
 // by name, made from the host's value: bundled programs first, or last with
-// PreferHostBin.
+// PreferHostBin. What a host always has, but a bare container may lack, is last.
 func (p *Payload) SearchPath(host string) string {
+	spare := filepath.Join(p.dir, "spare")
 	dirs := filepath.SplitList(host)
-	dirs = slices.DeleteFunc(dirs, func(dir string) bool { return dir == "" || dir == p.BinDir() })
+	dirs = slices.DeleteFunc(dirs, func(dir string) bool { return dir == "" || dir == p.BinDir() || dir == spare })
 	if !p.preferHost {
-		return strings.Join(append([]string{p.BinDir()}, dirs...), string(os.PathListSeparator))
+		return strings.Join(slices.Concat([]string{p.BinDir()}, dirs, []string{spare}), string(os.PathListSeparator))
 	}
 	for _, dir := range hostDirs() {
 		if !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)
 		}
 	}
-	return strings.Join(append(dirs, p.BinDir()), string(os.PathListSeparator))
+	return strings.Join(append(dirs, p.BinDir(), spare), string(os.PathListSeparator))
 }
 
 // PauseImage is the name of the sandbox image and the path of its archive (a

@@ -295,11 +295,12 @@ func TestPreferHostBin(t *testing.T) {
 	if path, err := p.Path("bridge"); err != nil || path != filepath.Join(p.BinDir(), "bridge") {
 		t.Errorf("bridge is %s, %v", path, err)
 	}
-	if got := p.SearchPath(host + ":/usr/bin"); !strings.HasPrefix(got, host+":/usr/bin:") || !strings.HasSuffix(got, ":"+p.BinDir()) {
+	spare := filepath.Join(filepath.Dir(p.BinDir()), "spare")
+	if got := p.SearchPath(host + ":/usr/bin"); !strings.HasPrefix(got, host+":/usr/bin:") || !strings.HasSuffix(got, ":"+p.BinDir()+":"+spare) {
 		t.Errorf("search path is %s", got)
 	}
 	p.preferHost = false
-	if got, want := p.SearchPath(host+"::"+p.BinDir()), p.BinDir()+":"+host; got != want {
+	if got, want := p.SearchPath(host+":"+spare+"::"+p.BinDir()), p.BinDir()+":"+host+":"+spare; got != want {
 		t.Errorf("search path is %s, want %s", got, want)
 	}
 }

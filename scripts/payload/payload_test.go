@@ -130,6 +130,60 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
+// TestMount asks the small mount for what the kubelet asks for, in a mount namespace of its own.
+func TestMount(t *testing.T) {
+	needRoot(t)
+	runtime.LockOSThread() // the thread, and what it starts, live in a namespace that ends with it
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	dir, spare := t.TempDir(), filepath.Join(built(t), "spare")
+	look := func(name string) string {
+		out, err := os.ReadFile("/proc/thread-self/mountinfo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(out)) {
+			if strings.Contains(line, " "+filepath.Join(dir, name)+" ") {
+				return line
+			}
+		}
+		return ""
+	}
+	do := func(program string, args ...string) string {
+		cmd := exec.Command(filepath.Join(spare, program), args...)
+		cmd.Dir = dir
+		return run(t, cmd)
+	}
+	for _, name := range []string{"memory", "bound"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do("mount", "-t", "tmpfs", "-o", "size=1m,nosuid,mode=700", "tmpfs", "memory")
+	if got := look("memory"); !strings.Contains(got, "nosuid") || !strings.Contains(got, "size=1024k,mode=700") {
+		t.Errorf("a file system in memory: %q", got)
+	}
+	do("mount", "--no-canonicalize", "-o", "bind,rshared", "memory", "bound")
+	do("mount", "-o", "remount,bind,ro", "memory", "bound")
+	if got := look("bound"); !strings.Contains(got, " ro,") || !strings.Contains(got, "shared:") {
+		t.Errorf("a directory at a second place, read-only: %q", got)
+	}
+	do("umount", "bound")
+	do("umount", "-l", "memory")
+	if left := look("bound") + look("memory"); left != "" {
+		t.Errorf("after umount: %q", left)
+	}
+	cmd := exec.Command(filepath.Join(spare, "umount"), "memory")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err == nil || string(out) != "umount: memory: error 22\n" {
+		t.Errorf("what is not mounted: %v, %q", err, out)
+	}
+}
+
 // TestPauseReapsAndEnds runs pause as process 1 of a namespace.
 func TestPauseReapsAndEnds(t *testing.T) {
 	needRoot(t)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kedge-io/kedge/test/vm"
+	"github.com/kedge-io/kedge/test/vm/control"
 	"github.com/kedge-io/kedge/test/vm/disk"
 )
 
@@ -148,12 +149,21 @@ func (s *installed) curl(version, settings string) string {
 func (s *installed) run(g *vm.Guest, version, settings string) string {
 	s.t.Helper()
 	begin := time.Now()
-	out := g.MustRun("bash -c " + quote(s.curl(version, settings)))
-	s.t.Logf("install.sh on %s, %v:\n%s", g.MustRun("hostname"), short(time.Since(begin)), out)
-	return out
+	ctx, cancel := context.WithTimeout(s.t.Context(), siteTimeout)
+	defer cancel()
+	var out bytes.Buffer
+	err := g.Exec(ctx, control.Command{Argv: []string{"bash", "-c", s.curl(version, settings)}, Stdout: &out, Stderr: &out})
+	s.t.Logf("install.sh on %s, %v:\n%s", g.MustRun("hostname"), short(time.Since(begin)), out.String())
+	if err != nil {
+		s.t.Fatalf("install.sh: %v", err)
+	}
+	// On a starved host install.sh stops waiting before kedge is ready.
+	await(s.t, "the service is up", siteTimeout, func(context.Context) error {
+		_, err := g.Run("kedge status")
+		return err
+	})
+	return out.String()
 }
-
-func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
 // asAgent are the agent's settings.
 func (s *installed) asAgent() string {
