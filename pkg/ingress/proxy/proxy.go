@@ -143,7 +143,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) forward(w http.ResponseWriter, r *http.Request, rule *route.Rule) {
 	backend, address := rule.Pick()
-	if backend == nil {
+	if backend == nil || backend.Broken {
 		http.Error(w, "500 the route has no backend", http.StatusInternalServerError)
 		return
 	}

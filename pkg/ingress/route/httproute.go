@@ -256,7 +256,7 @@ func (w *World) backends(r *gatewayv1.HTTPRoute, refs []gatewayv1.HTTPBackendRef
 	for i, ref := range refs {
 		b, p := w.backend(r, ref)
 		if p != nil {
-			unresolved = p
+			unresolved, b.Broken = p, true
 		}
 		b.Weight = 1
 		if ref.Weight != nil {

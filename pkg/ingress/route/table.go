@@ -92,6 +92,7 @@ type Backend struct {
 	Weight    int
 	Addresses []string // host:port of what is ready
 	H2C       bool     // speaks HTTP/2 without TLS
+	Broken    bool     // the reference leads nowhere: its share of the requests fails
 	// Request and Response change headers for this backend only.
 	Request, Response []Header
 }
