@@ -37,6 +37,8 @@ type Cluster struct {
 	Domain     string
 	// PodNetwork is a backend of the pod network, bridge or none.
 	PodNetwork string
+	// PodNetworkOutside has nodes send to each other's external addresses.
+	PodNetworkOutside bool
 	// NoProxy leaves Services to a network plugin of the user.
 	NoProxy bool
 	// SystemRegistry is where images of the system come from whose name has no registry; it may be empty.
@@ -137,7 +139,7 @@ func (a *Agent) Runtime() (supervisor.Component, error) {
 
 // Node is what makes this machine a node, in start order; its parts may start together.
 func (a *Agent) Node() ([]supervisor.Component, error) {
-	makers := []func() (supervisor.Component, error){a.kubelet, a.podNetwork, a.policy, a.proxy, a.dns, a.storage, a.neighbours, a.devices}
+	makers := []func() (supervisor.Component, error){a.kubelet, a.externalAddress, a.podNetwork, a.policy, a.proxy, a.dns, a.storage, a.neighbours, a.devices}
 	var parts []supervisor.Component
 	if a.cfg.NodeIPFound {
 		parts = append(parts, network.NewAddress(a.cfg.NodeIPs[0]))
@@ -175,7 +177,7 @@ func (a *Agent) kubelet() (supervisor.Component, error) {
 		ServingCert: a.certs.ServingKubelet.Cert, ServingKey: a.certs.ServingKubelet.Key,
 		CRISocket: ContainerdSocket, RootDir: a.paths.kubelet, StaticPodDir: a.paths.staticPods, PluginDir: a.paths.volumePlugins,
 		ClusterDNS: a.cluster.DNS, ClusterDomain: a.cluster.Domain, ResolvConf: resolv, SystemdCgroup: kubelet.SystemdCgroup(),
-		Labels: labels, Taints: a.cfg.NodeTaints, Heartbeat: heartbeat, Report: report, ExtraArgs: a.cfg.KubeletArgs,
+		Labels: labels, Taints: a.cfg.NodeTaints, Heartbeat: heartbeat, Report: report, ExternalAddresses: len(a.cfg.NodeExternalIPs) > 0, ExtraArgs: a.cfg.KubeletArgs,
 	})
 	return a.node, err
 }
@@ -188,8 +190,13 @@ func (a *Agent) podNetwork() (supervisor.Component, error) {
 	if err != nil {
 		return nil, err
 	}
+	var public []netip.Addr
+	if a.cluster.PodNetworkOutside {
+		public = a.cfg.NodeExternalIPs
+	}
 	return network.NewPods(network.PodConfig{
-		NodeName: a.cfg.NodeName, Kubeconfig: a.certs.KubeletKubeconfig, ControllerKubeconfig: a.certs.ControllerKubeconfig,
+		PublicIPs: public,
+		NodeName:  a.cfg.NodeName, Kubeconfig: a.certs.KubeletKubeconfig, ControllerKubeconfig: a.certs.ControllerKubeconfig,
 		ClusterCIDRs: a.cluster.ClusterCIDRs, Backend: a.cluster.PodNetwork, NodeIPs: a.cfg.NodeIPs, Interface: a.cfg.FlannelIface,
 		CNIConfDir: a.paths.cniConf, IPAMDir: a.paths.ipam, StateDir: a.paths.network, PodsDir: filepath.Join(a.paths.kubelet, "pods"), Nft: nft,
 	}, a.log)

@@ -91,7 +91,7 @@ func clusterOf(cfg config.Server, s *server.Server) (agent.Cluster, error) {
 	return agent.Cluster{
 		ServerURL: s.URL(), ServerCA: serverCA, ClientCA: clientCA,
 		ClusterCIDRs: cfg.ClusterCIDRs, ServiceIPs: serviceIPs(cfg.ServiceCIDRs), DNS: cfg.ClusterDNS, Domain: cfg.ClusterDomain,
-		PodNetwork: cfg.FlannelBackend, NoProxy: cfg.DisableKubeProxy, NoPolicy: cfg.DisableNetworkPolicy, SystemRegistry: cfg.SystemDefaultRegistry, NoDNS: cfg.Disabled("coredns"),
+		PodNetwork: cfg.FlannelBackend, PodNetworkOutside: cfg.FlannelExternalIP, NoProxy: cfg.DisableKubeProxy, NoPolicy: cfg.DisableNetworkPolicy, SystemRegistry: cfg.SystemDefaultRegistry, NoDNS: cfg.Disabled("coredns"),
 		NoDevices: cfg.Disabled("devices"),
 		NoStorage: cfg.Disabled("local-storage"), StoragePaths: []string{cfg.DefaultLocalStoragePath},
 		GossipKey: gossipKey,
@@ -125,7 +125,7 @@ func completeAddresses(cfg *config.Server) error {
 		return err
 	}
 	if !cfg.AdvertiseAddress.IsValid() {
-		cfg.AdvertiseAddress = cfg.NodeIPs[0]
+		cfg.AdvertiseAddress = append(cfg.NodeExternalIPs, cfg.NodeIPs...)[0]
 	}
 	return nil
 }

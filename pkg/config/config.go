@@ -61,6 +61,8 @@ type Agent struct {
 	NodeTaints []string
 	// TunnelKeepalive is how often the node says that it is there, in seconds.
 	TunnelKeepalive int
+	// NodeExternalIPs are the addresses under which the node is known outside, one a family.
+	NodeExternalIPs []netip.Addr
 	// FlannelIface is the interface that leads to the pods of other nodes; empty means found by the node's address.
 	FlannelIface string
 	// ResolvConf is the resolver file for pods that use the host's DNS; empty means found by looking.
@@ -102,6 +104,8 @@ type Server struct {
 	SystemDefaultRegistry string
 	// FlannelBackend is vxlan, host-gw, wireguard-native, bridge or none.
 	FlannelBackend string
+	// FlannelExternalIP has nodes send to each other's NodeExternalIPs.
+	FlannelExternalIP bool
 
 	WriteKubeconfig string
 	// WriteKubeconfigMode is the kubeconfig's permission bits.

@@ -118,6 +118,9 @@ func networkSettings() []Setting {
 		{Name: "flannel-backend", Group: group, Value: "vxlan|host-gw|wireguard-native|bridge|none", Default: "vxlan", Server: true,
 			Usage: "How pods of different nodes reach each other; bridge: not at all, none: by a CNI plugin of your own.",
 			bind:  text(func(s *Server) *string { return &s.FlannelBackend })},
+		{Name: "flannel-external-ip", Group: group, Server: true,
+			Usage: "With wireguard-native: nodes send to each other's node-external-ip.",
+			bind:  yesNo(func(s *Server) *bool { return &s.FlannelExternalIP })},
 	}
 }
 
@@ -199,6 +202,9 @@ func nodeSettings() []Setting {
 		{Name: "node-ip", Short: "i", Group: group, Value: "IP", DefaultText: "the address of the default route", Repeat: true,
 			Usage: "Address of this node; one per IP family.",
 			bind:  addresses(func(s *Server) *[]netip.Addr { return &s.NodeIPs })},
+		{Name: "node-external-ip", Group: group, Value: "IP", Repeat: true,
+			Usage: "Address under which this node is known outside, for LoadBalancer Services; one per IP family. On a server also the default of advertise-address.",
+			bind:  addresses(func(s *Server) *[]netip.Addr { return &s.NodeExternalIPs })},
 		{Name: "flannel-iface", Group: group, Value: "NAME", DefaultText: "the one with the node's IP",
 			Usage: "Interface by which the pods of other nodes are reached.",
 			bind:  text(func(s *Server) *string { return &s.FlannelIface })},
@@ -290,7 +296,6 @@ func unbuiltSettings() []Setting {
 		{Name: "cluster-reset", Env: env("CLUSTER_RESET"), bind: unbuilt(servers)},
 		{Name: "secrets-encryption", bind: unbuilt("encryption of Secrets at rest is not built yet")},
 		{Name: "advertise-port", Value: "PORT", Server: true, bind: unbuilt("the advertised port is https-listen-port")},
-		{Name: "node-external-ip", Value: "IP", bind: unbuilt("external addresses are not built yet: name the address with tls-san and advertise-address")},
 		{Name: "docker", bind: unbuilt(runtime)},
 		{Name: "container-runtime-endpoint", Value: "SOCKET", bind: unbuilt(runtime)},
 		{Name: "rootless", bind: unbuilt("kedge must run as root")},

@@ -52,6 +52,7 @@ func (a Agent) Validate() error {
 		notBoth("token", a.Token, "token-file", a.TokenFile),
 		a.validateName(),
 		onePerFamily("node-ip", a.NodeIPs),
+		onePerFamily("node-external-ip", a.NodeExternalIPs),
 		optional(absolute, "resolv-conf", a.ResolvConf),
 		optional(absolute, "private-registry", a.PrivateRegistry),
 		oneOf("snapshotter", a.Snapshotter, "overlayfs", "native"),

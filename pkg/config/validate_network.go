@@ -53,6 +53,9 @@ func (s Server) validateNetworks() error {
 			}
 		}
 	}
+	if s.FlannelExternalIP && s.FlannelBackend != "wireguard-native" {
+		return errors.New("--flannel-external-ip: works with --flannel-backend wireguard-native only: the others need the nodes' own addresses")
+	}
 	if families(s.ClusterCIDRs) != families(s.ServiceCIDRs) {
 		return errors.New("--service-cidr: its IP families must be those of --cluster-cidr, in the same order")
 	}

@@ -34,6 +34,8 @@ type Config struct {
 	// Labels and Taints are set when the node registers.
 	Labels map[string]string
 	Taints []string
+	// ExternalAddresses says that the server completes the node's addresses.
+	ExternalAddresses bool
 	// Heartbeat is how often the kubelet renews the node's lease itself; 0 means every 10 s. Report is how often it writes a
 	// status that has not changed; 0 means every 5 min.
 	Heartbeat, Report time.Duration
@@ -48,6 +50,9 @@ func flags(c Config) *options.KubeletFlags {
 	f.HostnameOverride = c.NodeName
 	f.NodeIP = joinAddrs(c.NodeIPs)
 	f.NodeLabels = c.Labels
+	if c.ExternalAddresses {
+		f.CloudProvider = "external"
+	}
 	f.RootDirectory = c.RootDir
 	return f
 }

@@ -91,13 +91,22 @@ func (d *Directory) Run(ctx context.Context) error {
 // Watch prepares a store that is kept current, without what no decision reads, and without a word when the API is away; changes
 // put a token into changed.
 func Watch(api rest.Interface, resource, namespace string, example runtime.Object, changed chan<- struct{}) cache.SharedInformer {
+	return watch(cache.NewListWatchFromClient(api, resource, namespace, fields.Everything()), example, changed)
+}
+
+// WatchLabeled is Watch for the objects that have a label.
+func WatchLabeled(api rest.Interface, resource, label string, example runtime.Object, changed chan<- struct{}) cache.SharedInformer {
+	return watch(cache.NewFilteredListWatchFromClient(api, resource, metav1.NamespaceAll, func(o *metav1.ListOptions) { o.LabelSelector = label }), example, changed)
+}
+
+func watch(lw cache.ListerWatcher, example runtime.Object, changed chan<- struct{}) cache.SharedInformer {
 	wake := func(any) {
 		select {
 		case changed <- struct{}{}:
 		default:
 		}
 	}
-	informer := cache.NewSharedInformer(cache.NewListWatchFromClient(api, resource, namespace, fields.Everything()), example, 0)
+	informer := cache.NewSharedInformer(lw, example, 0)
 	// Errors of these can only be that the informer runs already, or is stopped.
 	_ = informer.SetTransform(slim)
 	_ = informer.SetWatchErrorHandlerWithContext(func(context.Context, *cache.Reflector, error) {})

@@ -36,6 +36,12 @@ const (
 	annotationPublicV6 = "flannel.alpha.coreos.com/public-ipv6"
 )
 
+// What a node says on its Node about its addresses outside, and the label that says that it does.
+const (
+	AnnotationExternal = "kedge.io/external-ips"
+	LabelExternal      = "kedge.io/external-ips"
+)
+
 const (
 	dataKey  = "peer"
 	maxBytes = 4 << 10 // of one entry

@@ -15,7 +15,11 @@ func (s *Server) connections() ([]supervisor.Component, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare heartbeats: %w", err)
 	}
-	parts := []supervisor.Component{s.gate.tunnel, beats}
+	outside, err := s.externalAddresses()
+	if err != nil {
+		return nil, fmt.Errorf("prepare external addresses: %w", err)
+	}
+	parts := []supervisor.Component{s.gate.tunnel, beats, outside}
 	if s.cfg.FlannelBackend == "none" || s.cfg.FlannelBackend == "bridge" {
 		return parts, nil
 	}

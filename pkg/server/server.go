@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/kedge-io/kedge/manifests"
 	"github.com/kedge-io/kedge/pkg/addons"
@@ -195,7 +196,7 @@ func (s *Server) certsConfig() certs.ServerConfig {
 	for _, p := range c.ServiceCIDRs {
 		out.ServiceIPs = append(out.ServiceIPs, p.Masked().Addr().Next().AsSlice())
 	}
-	for _, ip := range append([]netip.Addr{c.AdvertiseAddress}, c.NodeIPs...) {
+	for _, ip := range slices.Concat([]netip.Addr{c.AdvertiseAddress}, c.NodeIPs, c.NodeExternalIPs) {
 		out.ServingIPs = append(out.ServingIPs, ip.AsSlice())
 	}
 	if host, err := os.Hostname(); err == nil {
