@@ -13,6 +13,7 @@ func (a *Agent) devices() (supervisor.Component, error) {
 		return nil, nil
 	}
 	return twin.NewNode(twin.NodeConfig{
-		Kubeconfig: a.certs.ControllerKubeconfig, NodeName: a.cfg.NodeName, Dir: filepath.Join(a.cfg.DataDir, "agent", "devices"), Log: a.log,
+		Kubeconfig: a.certs.ControllerKubeconfig, NodeName: a.cfg.NodeName, Dir: filepath.Join(a.cfg.DataDir, "agent", "devices"),
+		Cert: a.certs.ServingKubelet.Cert, Key: a.certs.ServingKubelet.Key, Log: a.log,
 	})
 }

@@ -16,10 +16,8 @@ import (
 	"github.com/kedge-io/kedge/pkg/twin"
 )
 
-func (p *program) deviceCommand() *cli.Command {
-	const usage = "show, set and watch devices"
-	namespace := func() cli.Flag { return &cli.StringFlag{Name: "namespace", Aliases: []string{"n"}, Value: "default"} }
-	return p.family("device", usage, `
+// deviceHelp explains the commands about devices.
+const deviceHelp = `
   get [NAME] [-n NAMESPACE] [-o table|json]
       Show devices with what is wanted and what they report: on a server all of the cluster, on an agent those of the node.
   describe NAME [-n NAMESPACE]
@@ -30,37 +28,50 @@ func (p *program) deviceCommand() *cli.Command {
   watch [NAME] [-n NAMESPACE] [-o table|json]
       Show devices, and each change as it happens, until interrupted.
 
-The command runs on servers and agents, as root.`,
-		&cli.Command{
-			Name: "get", Usage: "show devices", ArgsUsage: "[NAME]", Flags: []cli.Flag{namespace(), outputFlag()},
-			Action: func(c *cli.Context) error {
-				return p.showDevices(c.Context, c.String("namespace"), c.Args().Slice(), c.String("output"))
+  bus-add CLIENT [DEVICE...]
+      Let a client use the message bus (MQTT) of this node, for the devices given or for all, and print its password.
+  bus-remove CLIENT, bus-list
+      Shut a client out; show who may connect.
+  bus-listen ADDRESS:PORT
+      Say where the bus listens. Default 127.0.0.1:1883; beyond this machine it speaks TLS.
+
+The command runs on servers and agents, as root.`
+
+func (p *program) deviceCommand() *cli.Command {
+	const usage = "show, set and watch devices"
+	namespace := func() cli.Flag { return &cli.StringFlag{Name: "namespace", Aliases: []string{"n"}, Value: "default"} }
+	return p.family("device", usage, deviceHelp,
+		append([]*cli.Command{
+			{
+				Name: "get", Usage: "show devices", ArgsUsage: "[NAME]", Flags: []cli.Flag{namespace(), outputFlag()},
+				Action: func(c *cli.Context) error {
+					return p.showDevices(c.Context, c.String("namespace"), c.Args().Slice(), c.String("output"))
+				},
 			},
-		},
-		&cli.Command{
-			Name: "describe", Usage: "show one device", ArgsUsage: "NAME", Flags: []cli.Flag{namespace()},
-			Action: func(c *cli.Context) error {
-				if c.Args().Len() != 1 {
-					return errors.New("device describe: give the name of one device")
-				}
-				return p.describeDevice(c.Context, c.String("namespace"), c.Args().First())
+			{
+				Name: "describe", Usage: "show one device", ArgsUsage: "NAME", Flags: []cli.Flag{namespace()},
+				Action: func(c *cli.Context) error {
+					if c.Args().Len() != 1 {
+						return errors.New("device describe: give the name of one device")
+					}
+					return p.describeDevice(c.Context, c.String("namespace"), c.Args().First())
+				},
 			},
-		},
-		&cli.Command{
-			Name: "set", Usage: "set a property", ArgsUsage: "NAME PROPERTY VALUE", Flags: []cli.Flag{namespace()},
-			Action: func(c *cli.Context) error {
-				if c.Args().Len() != 3 {
-					return errors.New("device set: give the name of a device, a property and a value")
-				}
-				return p.setDevice(c.Context, c.String("namespace"), c.Args().Slice())
+			{
+				Name: "set", Usage: "set a property", ArgsUsage: "NAME PROPERTY VALUE", Flags: []cli.Flag{namespace()},
+				Action: func(c *cli.Context) error {
+					if c.Args().Len() != 3 {
+						return errors.New("device set: give the name of a device, a property and a value")
+					}
+					return p.setDevice(c.Context, c.String("namespace"), c.Args().Slice())
+				},
 			},
-		},
-		&cli.Command{
-			Name: "watch", Usage: "show each change", ArgsUsage: "[NAME]", Flags: []cli.Flag{namespace(), outputFlag()},
-			Action: func(c *cli.Context) error {
-				return p.watchDevices(c.Context, c.String("namespace"), c.Args().Slice(), c.String("output"))
-			},
-		})
+			{
+				Name: "watch", Usage: "show each change", ArgsUsage: "[NAME]", Flags: []cli.Flag{namespace(), outputFlag()},
+				Action: func(c *cli.Context) error {
+					return p.watchDevices(c.Context, c.String("namespace"), c.Args().Slice(), c.String("output"))
+				},
+			}}, p.busCommands()...)...)
 }
 
 // deviceDoors are the ways to devices from this machine: its own node's, and on a server the cluster's.

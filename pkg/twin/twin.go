@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync/atomic"
 
 	"k8s.io/client-go/dynamic"
@@ -17,6 +18,8 @@ import (
 	"github.com/kedge-io/kedge/pkg/twin/dmi"
 	"github.com/kedge-io/kedge/pkg/twin/hub"
 	"github.com/kedge-io/kedge/pkg/twin/local"
+	"github.com/kedge-io/kedge/pkg/twin/mqtt"
+	"github.com/kedge-io/kedge/pkg/twin/mqtt/clients"
 )
 
 // Sockets of a node. Drivers of the family know the first.
@@ -33,7 +36,9 @@ type NodeConfig struct {
 	NodeName   string
 	// Dir is where twins are kept.
 	Dir string
-	Log *slog.Logger
+	// Cert and Key are PEM files with which the message bus shows who it is when it is open to other machines.
+	Cert, Key string
+	Log       *slog.Logger
 }
 
 // Node is the component "devices". A part of it that fails is started again: the pods of a node do not depend on its devices.
@@ -67,7 +72,9 @@ func NewNode(cfg NodeConfig) (*Node, error) {
 		return nil, err
 	}
 	door := local.NewServer(local.Config{Hub: n.hub, Socket: LocalSocket, Log: cfg.Log})
+	bus := mqtt.New(mqtt.Config{Hub: n.hub, Clients: BusFile(cfg.Dir), Cert: cfg.Cert, Key: cfg.Key, Log: cfg.Log})
 	n.parts = []supervisor.Component{
+		n.part("devices-bus", bus.Run),
 		n.part("devices-api", link.Run), n.part("devices-drivers", drivers.Run), n.part("devices-local", door.Run),
 	}
 	return n, nil
@@ -76,6 +83,9 @@ func NewNode(cfg NodeConfig) (*Node, error) {
 func (n *Node) part(name string, run func(context.Context) error) supervisor.Component {
 	return supervisor.Restart(supervisor.Func{ID: name, Do: run}, supervisor.RestartPolicy{Log: n.cfg.Log})
 }
+
+// BusFile is the file that says who may use the message bus of a node whose twins are in dir.
+func BusFile(dir string) *clients.File { return &clients.File{Path: filepath.Join(dir, "bus.json")} }
 
 // Name implements supervisor.Component.
 func (*Node) Name() string { return "devices" }

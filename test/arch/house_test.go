@@ -108,6 +108,9 @@ feature/5   pkg/twin/mapper/modbus
 feature/5   pkg/twin/mapper/virtual
 feature/7   pkg/twin/merge
 feature/7   pkg/twin/model
+feature/2   pkg/twin/mqtt
+feature/6   pkg/twin/mqtt/clients
+feature/6   pkg/twin/mqtt/message
 feature/7   pkg/twin/store
 feature     pkg/upstream
 settings    pkg/config
@@ -132,6 +135,7 @@ support     test/conformance/ginkgo
 support     test/conformance/kubernetes
 support     test/e2e/ingress
 support     test/e2e/health
+support     test/e2e/devices
 support     test/e2e/join
 support     test/e2e/metrics
 support     test/e2e/network

@@ -45,9 +45,10 @@ type Config struct {
 
 // Link is both directions.
 type Link struct {
-	cfg    Config
-	mu     sync.Mutex
-	floors map[string]uint64 // by device: older versions of the object are not looked at, because this node has written a newer one
+	cfg     Config
+	mu      sync.Mutex
+	refused map[string]bool   // by device: the API would not have its report, and that was said
+	floors  map[string]uint64 // by device: older versions of the object are not looked at, because this node has written a newer one
 }
 
 // New starts nothing.
@@ -61,7 +62,7 @@ func New(cfg Config) *Link {
 	if cfg.Buffer == 0 {
 		cfg.Buffer = 32 << 20
 	}
-	return &Link{cfg: cfg, floors: map[string]uint64{}}
+	return &Link{cfg: cfg, floors: map[string]uint64{}, refused: map[string]bool{}}
 }
 
 // Run works until ctx is done.

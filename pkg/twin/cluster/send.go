@@ -152,16 +152,30 @@ func (l *Link) send(ctx context.Context, r report) outcome {
 		err = l.create(ctx, resource, name, r)
 	}
 	if err == nil {
+		l.mu.Lock()
+		delete(l.refused, r.Key)
+		l.mu.Unlock()
 		return arrived
 	}
 	if _, here := l.cfg.Hub.Get(r.Key); !here && !kube.Unavailable(err) {
 		return useless
 	}
 	o := judge(err)
-	if o == refused {
-		l.cfg.Log.Debug("report was refused", "device", r.Key, "error", err)
+	if o != away && ctx.Err() == nil {
+		l.complainOnce(r.Key, err)
 	}
 	return o
+}
+
+// complainOnce says that the API does not take reports of a device, until it takes one.
+func (l *Link) complainOnce(key string, err error) {
+	l.mu.Lock()
+	said := l.refused[key]
+	l.refused[key] = true
+	l.mu.Unlock()
+	if !said {
+		l.cfg.Log.Warn("report of a device was refused", "device", key, "error", err)
+	}
 }
 
 func (l *Link) create(ctx context.Context, resource dynamic.ResourceInterface, name string, r report) error {

@@ -1,0 +1,184 @@
+// Package clients keeps who may use the message bus of a node: a file with a name, a digest of a password and a list of devices for each
+// client, and where the bus listens. The bus runs when there is a client. Rooms of twin import it.
+package clients
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"sync"
+	"time"
+)
+
+// DefaultListen is where the bus listens when nothing is said: on this machine only.
+const DefaultListen = "127.0.0.1:1883"
+
+// maxClients bounds the file.
+const maxClients = 4096
+
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// Client is one client. Passwords are random and long, so that a plain digest with salt keeps them.
+type Client struct {
+	Name   string `json:"name"`
+	Salt   string `json:"salt"`
+	Digest string `json:"digest"`
+	// Devices are namespace/name; empty means all of the node.
+	Devices []string `json:"devices,omitempty"`
+}
+
+// Settings are the whole file.
+type Settings struct {
+	// Listen is an address with a port; beyond this machine the bus speaks TLS only.
+	Listen  string   `json:"listen,omitempty"`
+	Clients []Client `json:"clients,omitempty"`
+}
+
+// Address is Listen or its default.
+func (s Settings) Address() string {
+	if s.Listen == "" {
+		return DefaultListen
+	}
+	return s.Listen
+}
+
+// Exposed says whether others than this machine can reach the bus.
+func (s Settings) Exposed() bool {
+	a, err := netip.ParseAddrPort(s.Address())
+	return err != nil || !a.Addr().IsLoopback()
+}
+
+// File is the file with a memory of what it held. It is safe for concurrent use.
+type File struct {
+	Path string
+
+	mu     sync.Mutex
+	stamp  time.Time
+	size   int64
+	last   Settings
+	broken error
+}
+
+// Load returns the settings; a missing file holds none. The file is read again when it has changed.
+func (f *File) Load() (Settings, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	info, err := os.Stat(f.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		f.last, f.broken, f.stamp = Settings{}, nil, time.Time{}
+		return Settings{}, nil
+	}
+	if err != nil {
+		return Settings{}, fmt.Errorf("read clients of the message bus: %w", err)
+	}
+	if info.ModTime().Equal(f.stamp) && info.Size() == f.size {
+		return f.last, f.broken
+	}
+	data, err := os.ReadFile(f.Path)
+	if err != nil {
+		return Settings{}, fmt.Errorf("read clients of the message bus: %w", err)
+	}
+	f.stamp, f.size = info.ModTime(), info.Size()
+	f.last, f.broken = parse(data)
+	return f.last, f.broken
+}
+
+func parse(data []byte) (s Settings, err error) {
+	if err := json.Unmarshal(data, &s); err != nil {
+		return Settings{}, fmt.Errorf("read clients of the message bus: %w", err)
+	}
+	return s, nil
+}
+
+// change writes the file as a whole.
+func (f *File) change(do func(*Settings) error) error {
+	s, err := f.Load()
+	if err != nil {
+		return err
+	}
+	s.Clients = slices.Clone(s.Clients)
+	if err := do(&s); err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(f.Path), 0o700); err != nil {
+		return fmt.Errorf("write clients of the message bus: %w", err)
+	}
+	if err := os.WriteFile(f.Path+".new", data, 0o600); err != nil {
+		return fmt.Errorf("write clients of the message bus: %w", err)
+	}
+	if err := os.Rename(f.Path+".new", f.Path); err != nil {
+		return fmt.Errorf("write clients of the message bus: %w", err)
+	}
+	return nil
+}
+
+// Add makes a client, in place of one of the same name, and returns its password.
+func (f *File) Add(name string, devices []string) (password string, err error) {
+	if !namePattern.MatchString(name) {
+		return "", fmt.Errorf("client %q: want 1 to 64 letters, digits and . _ -", name)
+	}
+	random := make([]byte, 32)
+	if _, err := rand.Read(random); err != nil {
+		return "", err
+	}
+	password, salt := hex.EncodeToString(random[:16]), hex.EncodeToString(random[16:])
+	return password, f.change(func(s *Settings) error {
+		s.Clients = slices.DeleteFunc(s.Clients, func(c Client) bool { return c.Name == name })
+		if len(s.Clients) >= maxClients {
+			return fmt.Errorf("there are %d clients already", maxClients)
+		}
+		s.Clients = append(s.Clients, Client{Name: name, Salt: salt, Digest: digest(salt, password), Devices: devices})
+		return nil
+	})
+}
+
+// Remove takes a client away; it says whether there was one.
+func (f *File) Remove(name string) (found bool, err error) {
+	err = f.change(func(s *Settings) error {
+		before := len(s.Clients)
+		s.Clients = slices.DeleteFunc(s.Clients, func(c Client) bool { return c.Name == name })
+		found = len(s.Clients) != before
+		return nil
+	})
+	return found, err
+}
+
+// Listen changes where the bus listens.
+func (f *File) Listen(address string) error {
+	if a, err := netip.ParseAddrPort(address); err != nil || a.Port() == 0 {
+		return fmt.Errorf("%q is not an IP address with a port, as 0.0.0.0:8883", address)
+	}
+	return f.change(func(s *Settings) error {
+		s.Listen = address
+		return nil
+	})
+}
+
+func digest(salt, password string) string {
+	sum := sha256.Sum256([]byte(salt + "\x00" + password))
+	return hex.EncodeToString(sum[:])
+}
+
+// Authenticate returns the client of a name and password.
+func (s Settings) Authenticate(name, password string) (Client, bool) {
+	for _, c := range s.Clients {
+		if c.Name == name {
+			return c, subtle.ConstantTimeCompare([]byte(c.Digest), []byte(digest(c.Salt, password))) == 1
+		}
+	}
+	return Client{}, false
+}

@@ -1,0 +1,114 @@
+package devices
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+const period = "{.spec.properties[?(@.name=='sample-period')].desired.value}"
+
+func twinOf(property, kind string) string {
+	return fmt.Sprintf("{.status.twins[?(@.propertyName=='%s')].%s.value}", property, kind)
+}
+
+// writes are the values that the simulated device was set to, in order.
+func writes(p program) (values []string) {
+	for line := range strings.Lines(p.log()) {
+		if _, value, ok := strings.Cut(line, "property=sample-period value="); ok {
+			values = append(values, strings.TrimSpace(value))
+		}
+	}
+	return values
+}
+
+func TestDeviceOfANodeThatIsCutOff(t *testing.T) {
+	s := newScene(t)
+	s.fixture("temperature-v1beta1.yaml")
+	driver := s.start("mapper", "virtual")
+	s.awaitField("devicestatus", "temperature-v1", "{.status.state}", "online")
+	s.awaitField("devicestatus", "temperature-v1", twinOf("sample-period", "reported"), "500")
+	s.desiredArrives(driver)
+
+	s.farm.Uplink().Cut()
+	for _, value := range []string{"701", "702"} {
+		s.node.Kedge("device", "set", "temperature-v1", "sample-period", value)
+		s.awaitLocal("temperature-v1", "sample-period", "reported", value)
+	}
+	if out, err := s.node.Run("/opt/kedge/bin/kedge", "device", "set", "temperature-v1", "sample-period", "99"); err == nil || !strings.Contains(err.Error(), "below the minimum 100") {
+		t.Errorf("a value below the minimum: %q, %v", out, err)
+	}
+	if out, err := s.node.Run("/opt/kedge/bin/kedge", "device", "set", "temperature-v1", "temperature", "20"); err == nil || !strings.Contains(err.Error(), "ReadOnly") {
+		t.Errorf("a value of a sensor: %q, %v", out, err)
+	}
+	if got := fmt.Sprint(writes(driver)); got != "[500 600 701 702]" {
+		t.Errorf("the driver was told %s", got)
+	}
+	driver.stop()
+	s.node.Reboot()
+	s.node.Start()
+	again := s.start("mapper", "virtual")
+	s.awaitLocal("temperature-v1", "sample-period", "reported", "702")
+	if got, err := s.field("devicestatus", "temperature-v1", twinOf("sample-period", "reported")); err != nil || got != "600" {
+		t.Errorf("the cluster has %q over a link that is cut, %v", got, err)
+	}
+
+	history := s.watchReports()
+	s.farm.Uplink().Heal()
+	s.awaitField("device", "temperature-v1", period, "702")
+	s.awaitField("devicestatus", "temperature-v1", twinOf("sample-period", "reported"), "702")
+	s.awaitField("devicestatus", "temperature-v1", twinOf("sample-period", "observedDesired"), "702")
+	if got := fmt.Sprint(writes(again)); got != "[702]" {
+		t.Errorf("the driver was told %s after the reboot", got)
+	}
+	s.inOrder(history)
+}
+
+// desiredArrives sets a value in the cluster and measures the way to the driver.
+func (s *scene) desiredArrives(driver program) {
+	s.Helper()
+	s.server.Kubectl("patch", "device", "temperature-v1", "--type=json", "-p",
+		`[{"op":"replace","path":"/spec/properties/1/desired/value","value":"600"}]`)
+	begin := time.Now()
+	s.lab.Await("the value at the driver", patience, func() error {
+		if w := writes(driver); len(w) == 0 || w[len(w)-1] != "600" {
+			return fmt.Errorf("it was told %v", w)
+		}
+		return nil
+	})
+	s.Logf("the driver had the value %s after kubectl had ended", time.Since(begin).Round(time.Millisecond))
+	s.awaitField("devicestatus", "temperature-v1", twinOf("sample-period", "observedDesired"), "600")
+}
+
+// watchReports collects what the cluster shows of the sample period, change by change.
+func (s *scene) watchReports() func() []string {
+	watch := s.startOn(s.server, "kubectl", "get", "devicestatus", "temperature-v1", "--watch", "-o",
+		"jsonpath="+twinOf("sample-period", "reported")+" {.status.extensions.kedgeSequence}{'\\n'}")
+	return func() []string { return strings.Split(strings.TrimSpace(watch.log()), "\n") }
+}
+
+// inOrder expects numbers of reports to grow, no value after its successor, and every value of the time without a link.
+func (s *scene) inOrder(history func() []string) {
+	s.Helper()
+	s.lab.Await("all reports", patience, func() error {
+		for _, value := range []string{"701 ", "702 "} {
+			if !strings.Contains(strings.Join(history(), "\n"), value) {
+				return errors.New(value + "is missing")
+			}
+		}
+		return nil
+	})
+	last, lastValue := 0, ""
+	for _, line := range history() {
+		value, sequence, _ := strings.Cut(line, " ")
+		_, number, _ := strings.Cut(sequence, ":")
+		n := 0
+		if _, err := fmt.Sscan(number, &n); err != nil || n < last || value < lastValue {
+			s.Errorf("%q after number %d and value %s", line, last, lastValue)
+		}
+		last, lastValue = n, value
+	}
+	s.Logf("%d reports were seen", len(history()))
+}
