@@ -29,6 +29,7 @@ import (
 // Times of a client.
 const (
 	requestTime = 15 * time.Second // one request, with all its round trips
+	knownTime   = 3 * time.Second  // one request for what is known from the last time
 	retryMin    = time.Second
 	retryMax    = 30 * time.Second
 	signTime    = 2 * time.Minute // one certificate, with attempts
@@ -97,8 +98,12 @@ func CheckURL(server string) error {
 // operator.
 func (c *Client) Settings(ctx context.Context) ([]byte, error) {
 	told := ""
+	patience := requestTime
+	if known, err := os.ReadFile(c.cache); err == nil && json.Valid(known) {
+		patience = knownTime
+	}
 	for attempt := 0; ; attempt++ {
-		data, problem := c.ask(ctx, func(ctx context.Context, server string) ([]byte, *Problem) {
+		data, problem := c.askWithin(ctx, patience, func(ctx context.Context, server string) ([]byte, *Problem) {
 			return c.do(ctx, server, http.MethodGet, pathConfig, nil)
 		})
 		if problem == nil {
@@ -165,9 +170,14 @@ func (c *Client) Sign(ctx context.Context, csrPEM []byte, kind certs.Kind) ([]by
 
 // ask tries the servers in turn. When all fail it returns the problem that most needs the operator.
 func (c *Client) ask(ctx context.Context, do func(context.Context, string) ([]byte, *Problem)) ([]byte, *Problem) {
+	return c.askWithin(ctx, requestTime, do)
+}
+
+// askWithin is ask with the time that each server has.
+func (c *Client) askWithin(ctx context.Context, patience time.Duration, do func(context.Context, string) ([]byte, *Problem)) ([]byte, *Problem) {
 	var worst *Problem
 	for _, server := range c.cfg.Servers() {
-		one, cancel := context.WithTimeout(ctx, requestTime)
+		one, cancel := context.WithTimeout(ctx, patience)
 		data, problem := do(one, strings.TrimRight(server, "/"))
 		cancel()
 		if problem == nil {

@@ -265,12 +265,12 @@ func (s *Scope) Get(key string) (o *object.Object, complete bool) {
 	return s.entries[key].shown(), s.synced && !s.key.Seen
 }
 
-// Base returns an object as the server had it last, or nil.
-func (s *Scope) Base(key string) *object.Object {
+// Local returns an object that this node changed while it was cut off, until the server has a newer one; else nil.
+func (s *Scope) Local(key string) *object.Object {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e, ok := s.entries[key]; ok {
-		return e.server
+		return e.local
 	}
 	return nil
 }

@@ -171,7 +171,11 @@ func (q *question) action() identity.Action {
 
 // offline is the refusal of what only the server could do.
 func (p *Proxy) offline(q *question, why string) error {
-	err := apierrors.NewServiceUnavailable("node " + p.cfg.NodeName + " is offline: " + why)
+	where := "node " + p.cfg.NodeName + " is offline: "
+	if p.cfg.Link.Up() {
+		where = "node " + p.cfg.NodeName + " alone: "
+	}
+	err := apierrors.NewServiceUnavailable(where + why)
 	err.ErrStatus.Details = &metav1.StatusDetails{Group: q.APIGroup, Kind: q.Resource, Name: q.Name, RetryAfterSeconds: 5}
 	return err
 }

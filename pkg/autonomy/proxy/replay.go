@@ -7,13 +7,17 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/kedge-io/kedge/pkg/autonomy/cache"
+	"github.com/kedge-io/kedge/pkg/autonomy/filter"
+	"github.com/kedge-io/kedge/pkg/autonomy/identity"
 	"github.com/kedge-io/kedge/pkg/autonomy/link"
 	"github.com/kedge-io/kedge/pkg/autonomy/object"
 )
@@ -26,10 +30,14 @@ const againAfter = 5 * time.Second
 
 // Replay tells the server what it missed, each time it can be reached again, until ctx is done.
 func (p *Proxy) Replay(ctx context.Context) {
+	var before []corev1.NodeCondition
 	for {
 		state, _, changed := p.cfg.Link.State()
 		var again <-chan time.Time
-		if state == link.Up && !p.replayAll(ctx) {
+		if state != link.Up {
+			_, node := p.node()
+			before = reported(node)
+		} else if !p.replayAll(ctx, before) {
 			again = time.After(againAfter)
 		}
 		select {
@@ -43,8 +51,8 @@ func (p *Proxy) Replay(ctx context.Context) {
 
 // replayAll sends the state of the node, and then what is held, in order. What the server refuses is dropped and said; what cannot be sent waits for
 // the next time. It says whether nothing is left.
-func (p *Proxy) replayAll(ctx context.Context) bool {
-	if err := p.replayNode(ctx); err != nil {
+func (p *Proxy) replayAll(ctx context.Context, node []corev1.NodeCondition) bool {
+	if err := p.replayNode(ctx, node); err != nil {
 		p.cfg.Log.Debug("the node's status waits for the kubelet", "error", err)
 	}
 	for _, e := range p.held() {
@@ -88,30 +96,67 @@ func (p *Proxy) replayOne(ctx context.Context, e heldWrite) error {
 	return err
 }
 
-// replayNode shows the server that the node is well, without waiting for the kubelet's next time.
-func (p *Proxy) replayNode(ctx context.Context) error {
-	q := &question{user: kubeletUser()}
-	q.RequestInfo = nodeInfo(p.cfg.NodeName)
-	q.resource = corev1.SchemeGroupVersion.WithResource("nodes")
+// node is this node as it is shown here, and the scope that has it, or nil.
+func (p *Proxy) node() (*cache.Scope, *corev1.Node) {
+	q := &question{
+		user: identity.User{Asker: filter.Kubelet}, resource: corev1.SchemeGroupVersion.WithResource("nodes"),
+		RequestInfo: &request.RequestInfo{Resource: "nodes", Name: p.cfg.NodeName},
+	}
 	scope, shown := p.scopeOf(q)
-	if scope == nil || shown == scope.Base(p.cfg.NodeName) {
-		return nil // nothing was written while it was away
+	if scope == nil {
+		return nil, nil
 	}
 	decoded, err := shown.Decode()
 	if err != nil {
+		return nil, nil // as good as not known
+	}
+	node, _ := decoded.(*corev1.Node)
+	return scope, node
+}
+
+// reported are the conditions that the kubelet reports.
+func reported(node *corev1.Node) []corev1.NodeCondition {
+	if node == nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(node.Status.Conditions), func(c corev1.NodeCondition) bool {
+		kubelets := c.Type == corev1.NodeReady || c.Type == corev1.NodeMemoryPressure || c.Type == corev1.NodeDiskPressure || c.Type == corev1.NodePIDPressure
+		return !kubelets || c.Status == corev1.ConditionUnknown
+	})
+}
+
+// replayNode shows the server that the node is as before, without waiting for the kubelet's next time, when it had to assume otherwise.
+func (p *Proxy) replayNode(ctx context.Context, before []corev1.NodeCondition) error {
+	scope, _ := p.node()
+	if scope == nil || len(before) == 0 {
+		return nil
+	}
+	if err := scope.Await(ctx); err != nil { // for what happened to the node meanwhile
 		return err
 	}
-	var conditions []corev1.NodeCondition
-	for _, c := range decoded.(*corev1.Node).Status.Conditions {
-		switch c.Type {
-		case corev1.NodeReady, corev1.NodeMemoryPressure, corev1.NodeDiskPressure, corev1.NodePIDPressure:
-			c.LastHeartbeatTime = metav1.Now()
-			conditions = append(conditions, c)
-		}
+	_, now := p.node()
+	if now == nil {
+		return nil
 	}
-	body := map[string]any{"status": map[string]any{"conditions": conditions}}
-	_, err = p.send(ctx, http.MethodPatch, "/api/v1/nodes/"+p.cfg.NodeName+"/status", string(types.StrategicMergePatchType), body)
+	var status any
+	if scope.Local(p.cfg.NodeName) != nil { // the kubelet believes that it has been told
+		now.Status.Conditions = seenNow(reported(now))
+		status = &now.Status
+	} else if len(reported(now)) < len(before) {
+		status = map[string]any{"conditions": seenNow(before)}
+	} else {
+		return nil
+	}
+	_, err := p.send(ctx, http.MethodPatch, "/api/v1/nodes/"+p.cfg.NodeName+"/status", string(types.StrategicMergePatchType),
+		map[string]any{"status": status})
 	return err
+}
+
+func seenNow(conditions []corev1.NodeCondition) []corev1.NodeCondition {
+	for i := range conditions {
+		conditions[i].LastHeartbeatTime = metav1.Now()
+	}
+	return conditions
 }
 
 // send makes one request as the kubelet.

@@ -10,7 +10,6 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/kedge-io/kedge/pkg/autonomy/filter"
 	"github.com/kedge-io/kedge/pkg/autonomy/identity"
@@ -22,12 +21,6 @@ const tokens = "tokens"
 
 // minimumLife is what must be left of a token of the server that is handed out again.
 const minimumLife = 10 * time.Minute
-
-func kubeletUser() identity.User { return identity.User{Asker: filter.Kubelet} }
-
-func nodeInfo(name string) *request.RequestInfo {
-	return &request.RequestInfo{IsResourceRequest: true, Verb: "get", APIVersion: "v1", Resource: "nodes", Name: name}
-}
 
 // reviewOperator answers the kubelet's question about the local operator, whom the server does not know. It says whether that was the question.
 func (p *Proxy) reviewOperator(w http.ResponseWriter, r *http.Request, q *question, body []byte) bool {

@@ -97,6 +97,22 @@ func (s *scene) awaitPods(want int, within time.Duration, also func(corev1.Pod) 
 	return pods
 }
 
+// podOf is the first pod of a Deployment: the node does not know Deployments.
+func (s *scene) podOf(deployment string) string {
+	s.Helper()
+	pods, err := s.pods()
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(pods)) {
+		if strings.HasPrefix(name, deployment+"-") {
+			return name
+		}
+	}
+	s.Fatalf("no pod of %s among %v", deployment, slices.Sorted(maps.Keys(pods)))
+	return ""
+}
+
 func anyPod(corev1.Pod) error { return nil }
 
 // works uses what the pods of the agent offer each other, and what the operator is offered.
@@ -115,10 +131,10 @@ func (s *scene) works() {
 	check("a Service by its name", "page", "exec", "client-0", "--", "wget", "-q", "-O", "-", "http://web.default.svc.cluster.local")
 	check("a Service by its address", "page", "exec", "client-0", "--", "sh", "-c", "wget -q -O - http://$WEB_SERVICE_HOST")
 	check("the volume", "kept", "exec", "client-0", "--", "cat", "/data/file")
-	check("a ConfigMap and a Secret", "blue hush", "exec", "deploy/material", "--", "sh", "-c", "echo $(cat /config/color) $(cat /secret/word)")
-	check("a client with its own token", "configmap/settings", "exec", "deploy/reader", "--", kedge, "kubectl", "get", "configmaps", "-o", "name")
+	check("a ConfigMap and a Secret", "blue hush", "exec", s.podOf("material"), "--", "sh", "-c", "echo $(cat /config/color) $(cat /secret/word)")
+	check("a client with its own token", "configmap/settings", "exec", s.podOf("reader"), "--", kedge, "kubectl", "get", "configmaps", "-o", "name")
 	check("logs", "hello", "logs", "client-0")
-	if got, err := s.local("exec", "deploy/reader", "--", kedge, "kubectl", "get", "secrets", "-o", "name"); err == nil {
+	if got, err := s.local("exec", s.podOf("reader"), "--", kedge, "kubectl", "get", "secrets", "-o", "name"); err == nil {
 		s.Errorf("a client may read secrets without a role: %s", got)
 	}
 }
@@ -164,7 +180,9 @@ func TestNodeWorksWhileCutOff(t *testing.T) {
 	s := newScene(t)
 	s.s1.Apply(workload)
 	before := s.awaitPods(workloadPods, 2*time.Minute, anyPod)
-	s.a1.Run(kedge, "kubectl", "--local", "exec", "client-0", "--", "sh", "-c", "echo kept >/data/file") //nolint:errcheck // read back by works
+	if out, err := s.local("exec", "client-0", "--", "sh", "-c", "echo kept >/data/file"); err != nil {
+		t.Fatal(out, err)
+	}
 	s.works()
 	s.lab.Await("roles and keys on the node", time.Minute, func() error {
 		for _, kind := range []string{"clusterroles", "rolebindings"} {
