@@ -54,6 +54,8 @@ type Cluster struct {
 	NoDevices bool
 	// GossipKey is the secret that nodes know their neighbours by; empty where they shall not gossip.
 	GossipKey []byte `json:",omitempty"`
+
+	alone bool // this is what was said the last time: no server answered
 }
 
 // Agent is one node, prepared and not started.

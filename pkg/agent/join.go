@@ -56,7 +56,7 @@ func Join(ctx context.Context, cfg config.Agent, log *slog.Logger) (*Agent, erro
 	if err := json.Unmarshal(settings, &cluster); err != nil {
 		return nil, fmt.Errorf("understand the server's settings: %w: the server and this agent must be of about the same version", err)
 	}
-	cluster.ServerURL = balancerURL
+	cluster.ServerURL, cluster.alone = balancerURL, client.Alone()
 	a, err := New(ctx, cfg, cluster, client, log)
 	if problem := (*join.Problem)(nil); errors.As(err, &problem) {
 		return nil, problem // said once, and not for each certificate

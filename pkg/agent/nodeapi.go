@@ -9,7 +9,7 @@ import (
 func (a *Agent) nodeAPI() (*autonomy.NodeAPI, error) {
 	return autonomy.New(autonomy.Config{
 		DataDir: a.cfg.DataDir, NodeName: a.cfg.NodeName, NodeIPs: a.cfg.NodeIPs,
-		Server: a.cluster.ServerURL, ServerHere: a.cluster.ServerURL != balancerURL,
+		Server: a.cluster.ServerURL, ServerHere: a.cluster.ServerURL != balancerURL, Alone: a.cluster.alone,
 		ServiceIPs: a.cluster.ServiceIPs, ClusterDomain: a.cluster.Domain, PodCIDRs: a.cluster.ClusterCIDRs, Log: a.log,
 	})
 }

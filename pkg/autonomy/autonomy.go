@@ -47,9 +47,11 @@ type Config struct {
 	DataDir  string
 	NodeName string
 	NodeIPs  []netip.Addr
-	// Server is the URL of the way to the server. With ServerHere, it is started by the same process.
+	// Server is the URL of the way to the server. With ServerHere, the server is started by the same process.
 	Server     string
 	ServerHere bool
+	// Alone says that no server answered a moment ago: nothing waits for one.
+	Alone bool
 	// ServiceIPs are the addresses of the Service kubernetes, ClusterDomain is where its name lives, PodCIDRs are where pods come from.
 	ServiceIPs    []netip.Addr
 	ClusterDomain string
@@ -130,6 +132,9 @@ func (n *NodeAPI) connect() error {
 	patience := 2 * time.Second
 	if n.cfg.ServerHere {
 		patience = 2 * time.Minute
+	}
+	if n.cfg.Alone {
+		patience = 0
 	}
 	var err error
 	n.link, err = link.New(link.Config{

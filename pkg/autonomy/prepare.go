@@ -26,7 +26,9 @@ const (
 const (
 	keysBucket = "keys"
 	keysPath   = "/openid/v1/jwks"
-	maxKeys    = 64 << 10
+	// preparedKey says when all of it was read last.
+	preparedKey = "at"
+	maxKeys     = 64 << 10
 )
 
 // prepare learns what the node needs when it is cut off and nobody asks for before: the keys that tokens are verified with, the roles, and the
@@ -44,9 +46,16 @@ func (n *NodeAPI) prepare(ctx context.Context) {
 			wait = prepareAfter
 			continue
 		}
+		if last, ok := n.cache.Value(keysBucket, preparedKey); ok {
+			at, err := time.Parse(time.RFC3339, string(last))
+			if wait = prepareEvery - time.Since(at); err == nil && wait > 0 && wait <= prepareEvery {
+				continue // a link that comes and goes is not asked each time
+			}
+		}
 		wait = prepareAgain
 		if keys, ok := n.read(ctx, keysPath, ""); ok {
 			n.cache.SetValue(keysBucket, keysPath, keys)
+			n.cache.SetValue(keysBucket, preparedKey, []byte(time.Now().Format(time.RFC3339)))
 			wait = prepareEvery
 		}
 		const aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"

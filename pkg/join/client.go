@@ -29,7 +29,7 @@ import (
 // Times of a client.
 const (
 	requestTime = 15 * time.Second // one request, with all its round trips
-	knownTime   = 3 * time.Second  // one request for what is known from the last time
+	knownTime   = 2 * time.Second  // one request for what is known from the last time
 	retryMin    = time.Second
 	retryMax    = 30 * time.Second
 	signTime    = 2 * time.Minute // one certificate, with attempts
@@ -54,7 +54,11 @@ type Client struct {
 	token Token
 	paths certs.NodePaths
 	cache string // file with the settings of the cluster
+	alone bool   // the settings are those of the last time
 }
+
+// Alone says, after Settings, that no server answered.
+func (c *Client) Alone() bool { return c.alone }
 
 // NewClient checks the settings; it connects to nothing.
 func NewClient(cfg ClientConfig) (*Client, error) {
@@ -117,6 +121,7 @@ func (c *Client) Settings(ctx context.Context) ([]byte, error) {
 		}
 		if known, err := os.ReadFile(c.cache); err == nil && json.Valid(known) {
 			c.cfg.Log.Warn("starting without the server", "reason", problem.Line)
+			c.alone = true
 			return known, nil
 		}
 		if problem.Line != told {

@@ -176,7 +176,8 @@ func (p *Proxy) offline(q *question, why string) error {
 		where = "node " + p.cfg.NodeName + " alone: "
 	}
 	err := apierrors.NewServiceUnavailable(where + why)
-	err.ErrStatus.Details = &metav1.StatusDetails{Group: q.APIGroup, Kind: q.Resource, Name: q.Name, RetryAfterSeconds: 5}
+	// No time to retry after: clients would wait themselves instead of telling their users.
+	err.ErrStatus.Details = &metav1.StatusDetails{Group: q.APIGroup, Kind: q.Resource, Name: q.Name}
 	return err
 }
 
@@ -196,9 +197,6 @@ func (p *Proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if err != nil {
 		http.Error(w, s.Message, int(s.Code))
 		return
-	}
-	if s.Code == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", "5")
 	}
 	w.Header().Set("Content-Type", form.ContentType(false))
 	w.WriteHeader(int(s.Code))
