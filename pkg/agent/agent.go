@@ -17,6 +17,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/config"
 	"github.com/kedge-io/kedge/pkg/cri"
 	"github.com/kedge-io/kedge/pkg/dns"
+	"github.com/kedge-io/kedge/pkg/grid"
 	"github.com/kedge-io/kedge/pkg/kubelet"
 	"github.com/kedge-io/kedge/pkg/network"
 	"github.com/kedge-io/kedge/pkg/payload"
@@ -66,6 +67,7 @@ type Agent struct {
 	payload *payload.Payload
 	certs   *certs.Node
 	api     *autonomy.NodeAPI
+	traffic *grid.View
 	link    *link            // of a node that joined over the network; nil on a server's own
 	node    *kubelet.Kubelet // from Node on
 	log     *slog.Logger
@@ -95,6 +97,9 @@ func New(ctx context.Context, cfg config.Agent, cluster Cluster, signer certs.Si
 	})
 	if err != nil {
 		return nil, fmt.Errorf("prepare node certificates: %w", err)
+	}
+	if err = a.openTraffic(); err != nil {
+		return nil, fmt.Errorf("prepare grid traffic: %w", err)
 	}
 	if a.api, err = a.nodeAPI(); err != nil {
 		return nil, fmt.Errorf("prepare node API: %w", err)
@@ -141,7 +146,7 @@ func (a *Agent) Runtime() (supervisor.Component, error) {
 
 // Node is what makes this machine a node, in start order; its parts may start together.
 func (a *Agent) Node() ([]supervisor.Component, error) {
-	makers := []func() (supervisor.Component, error){a.kubelet, a.externalAddress, a.podNetwork, a.policy, a.proxy, a.dns, a.storage, a.neighbours, a.devices}
+	makers := []func() (supervisor.Component, error){a.kubelet, a.externalAddress, a.podNetwork, a.policy, a.gridTraffic, a.proxy, a.dns, a.storage, a.neighbours, a.devices}
 	var parts []supervisor.Component
 	if a.cfg.NodeIPFound {
 		parts = append(parts, network.NewAddress(a.cfg.NodeIPs[0]))

@@ -1,7 +1,11 @@
 package agent
 
 import (
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
 	"github.com/kedge-io/kedge/pkg/autonomy"
+	"github.com/kedge-io/kedge/pkg/grid"
 	"github.com/kedge-io/kedge/pkg/supervisor"
 )
 
@@ -11,8 +15,34 @@ func (a *Agent) nodeAPI() (*autonomy.NodeAPI, error) {
 		DataDir: a.cfg.DataDir, NodeName: a.cfg.NodeName, NodeIPs: a.cfg.NodeIPs,
 		Server: a.cluster.ServerURL, ServerHere: a.cluster.ServerURL != balancerURL, Alone: a.cluster.alone,
 		ServiceIPs: a.cluster.ServiceIPs, ClusterDomain: a.cluster.Domain, PodCIDRs: a.cluster.ClusterCIDRs, Log: a.log,
+		Filters: a.filters(),
 	})
 }
+
+// endpointSlices are what consumers of Services read.
+func endpointSlices() schema.GroupResource {
+	return schema.GroupResource{Group: discoveryv1.GroupName, Resource: "endpointslices"}
+}
+
+// filters are what features change in the node's view of the API: the grid keeps traffic inside the unit.
+func (a *Agent) filters() []autonomy.Filter {
+	return []autonomy.Filter{autonomy.ForServices(endpointSlices(), a.traffic.Change)}
+}
+
+// openTraffic prepares what the grid's filter knows.
+func (a *Agent) openTraffic() error {
+	var err error
+	a.traffic, err = grid.NewView(grid.ViewConfig{
+		Kubeconfig: a.certs.ControllerKubeconfig, NodeName: a.cfg.NodeName,
+		Changed: func() { a.api.Reevaluate(endpointSlices()) },
+	})
+	if err != nil {
+		return err
+	}
+	return a.traffic.Prepare()
+}
+
+func (a *Agent) gridTraffic() (supervisor.Component, error) { return a.traffic, nil }
 
 // NodeAPI is what the node's parts use instead of the server; it starts before them, and needs nothing of the server to start.
 func (a *Agent) NodeAPI() supervisor.Component { return a.api }

@@ -1,5 +1,5 @@
 // Package grid places the same workloads in every unit of a site and keeps traffic inside the unit, in the dialects of SuperEdge and
-// OpenYurt. Server mode runs its controllers and gives its kinds to the API server; agent mode uses Traffic. It imports no other feature.
+// OpenYurt. Server mode runs its controllers and gives its kinds to the API server; agent mode runs a View. It imports no other feature.
 package grid
 
 import (
@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 
-	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -21,7 +20,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/grid/controller"
 	"github.com/kedge-io/kedge/pkg/grid/convert"
 	"github.com/kedge-io/kedge/pkg/grid/placement"
-	"github.com/kedge-io/kedge/pkg/grid/traffic"
+	"github.com/kedge-io/kedge/pkg/grid/view"
 	"github.com/kedge-io/kedge/pkg/kube"
 )
 
@@ -95,14 +94,11 @@ func Kinds(use func(schema.GroupKind)) []conversion.Kind {
 	return kinds
 }
 
-// Node is where consumers of Services are, for Traffic.
-type Node = traffic.Node
+// View is the component that shows consumers on a node the endpoints of their own unit.
+type View = view.View
 
-// Traffic returns an EndpointSlice as consumers on a node see it, and the slice itself when nothing changes; it does not modify it.
-// service are the annotations of the slice's Service (ServiceOf); without a Service they are nil.
-func Traffic(slice *discoveryv1.EndpointSlice, service map[string]string, node Node) *discoveryv1.EndpointSlice {
-	return traffic.Close(slice, service, node)
-}
+// ViewConfig says where a View reads and whom it tells.
+type ViewConfig = view.Config
 
-// ServiceOf is the name of the Service that an EndpointSlice belongs to, or "".
-func ServiceOf(slice *discoveryv1.EndpointSlice) string { return traffic.ServiceOf(slice) }
+// NewView prepares a View; Prepare must be called before it is used, when the kubeconfig exists.
+func NewView(cfg ViewConfig) (*View, error) { return view.New(cfg) }

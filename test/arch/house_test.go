@@ -77,6 +77,7 @@ feature/5   pkg/grid/placement
 feature/4   pkg/grid/report
 feature/6   pkg/grid/traffic
 feature/4   pkg/grid/units
+feature/1   pkg/grid/view
 feature     pkg/ingress
 feature/1   pkg/ingress/proxy
 feature/2   pkg/ingress/route

@@ -32,7 +32,7 @@ const (
 	// settle is how long events of one set are collected before they are looked at together.
 	settle = 20 * time.Millisecond
 	// reask is how often a server that is not alone asks whether a kind is in use; alone it notices by itself.
-	reask = time.Minute
+	reask = 20 * time.Second
 	// startup is how often it asks while the kinds are not there yet.
 	startup = time.Second
 )
@@ -145,7 +145,7 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) activate(ctx context.Context, gk schema.GroupKind, version string) {
 	resource := resourceOf(gk, version)
 	for ctx.Err() == nil {
-		found, err := e.kinds.Resource(resource).List(ctx, metav1.ListOptions{Limit: 1, ResourceVersion: "0"})
+		found, err := e.kinds.Resource(resource).List(ctx, metav1.ListOptions{Limit: 1})
 		if err == nil && len(found.Items) > 0 {
 			break
 		}

@@ -289,17 +289,19 @@ func (e *Engine) dropTemplates(ctx context.Context, k key, obj *unstructured.Uns
 	return err
 }
 
-// retryRefused is how long a workload that the API refused is left alone.
+// retryRefused is how long a workload that the API refused, or that belongs to somebody else, is left alone.
 const retryRefused = time.Minute
 
-// again looks once more, later, at units whose workload was refused.
+// again looks once more, later, at units whose workload was refused or is somebody else's.
 func (e *Engine) again(k key, s *setState) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for unit := range s.refused {
-		s.units[unit] = true
+	for _, units := range []map[string]string{s.refused, s.plan.Problems} {
+		for unit := range units {
+			s.units[unit] = true
+		}
 	}
-	if len(s.refused) > 0 {
+	if len(s.refused)+len(s.plan.Problems) > 0 {
 		e.queue.AddAfter(k, retryRefused)
 	}
 }

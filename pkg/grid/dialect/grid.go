@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -35,7 +36,7 @@ func Grid(obj *unstructured.Unstructured) (*placement.Set, error) {
 	s := &placement.Set{
 		Kind: placement.Deployment, Namespace: obj.GetNamespace(), Name: obj.GetName(), Owner: Owner(obj), Key: spec.GridUniqKey,
 		Templates: map[string]placement.Template{}, ByUnit: map[string]string{}, Default: superedge.DefaultTemplate,
-		Marks: map[string]string{superedge.LabelGrid: obj.GetName()}, Labels: map[string]string{superedge.LabelKey: spec.GridUniqKey},
+		Marks: map[string]string{superedge.LabelGrid: obj.GetName()}, Labels: map[string]string{superedge.LabelKey: keyLabel(spec.GridUniqKey)},
 		UnitLabel: placement.LabelUnit, HashLabel: superedge.LabelTemplate, Rollout: placement.ReadRollout(obj.GetAnnotations()),
 	}
 	if obj.GetKind() == superedge.KindStatefulSetGrid {
@@ -67,6 +68,9 @@ func Grid(obj *unstructured.Unstructured) (*placement.Set, error) {
 	return s, nil
 }
 
+// keyLabel is a label's name as a label's value, which has no slash.
+func keyLabel(key string) string { return strings.ReplaceAll(key, "/", "_") }
+
 // UnusedTemplates names the templates of the pool that the grid wants to be rid of.
 func UnusedTemplates(obj *unstructured.Unstructured) []string {
 	var spec superedge.GridSpec
@@ -90,7 +94,7 @@ func Service(obj *unstructured.Unstructured) (*unstructured.Unstructured, error)
 		"apiVersion": "v1", "kind": "Service", "spec": runtime.DeepCopyJSON(spec.Template),
 		"metadata": map[string]any{
 			"name": obj.GetName() + superedge.ServiceSuffix, "namespace": obj.GetNamespace(),
-			"labels":          map[string]any{superedge.LabelGrid: obj.GetName(), superedge.LabelKey: spec.GridUniqKey},
+			"labels":          map[string]any{superedge.LabelGrid: obj.GetName(), superedge.LabelKey: keyLabel(spec.GridUniqKey)},
 			"annotations":     map[string]any{superedge.AnnotationTopology: string(keys)},
 			"ownerReferences": []any{Owner(obj)},
 		},

@@ -1,0 +1,253 @@
+package grid
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/kedge-io/kedge/pkg/kube"
+	"github.com/kedge-io/kedge/test/plane"
+)
+
+func TestGridsOnARealAPI(t *testing.T) {
+	if !plane.Isolated(t) {
+		return
+	}
+	s := newScene(t)
+	s.node("n1", map[string]string{"zone": "zone-1"})
+	s.node("n2", map[string]string{"zone": "zone-2"})
+	s.node("n3", map[string]string{"zone": "zone-2"})
+	t.Run("canary", func(t *testing.T) { s.with(t).testCanary() })
+	t.Run("grids", func(t *testing.T) { s.with(t).testGrids() })
+	t.Run("old group", func(t *testing.T) { s.with(t).testOldGroup() })
+	t.Run("replicas", func(t *testing.T) { s.with(t).testReplicas() })
+	t.Run("rollout", func(t *testing.T) { s.with(t).testRollout() })
+	t.Run("units", func(t *testing.T) { s.with(t).testUnits() })
+	t.Run("pools", func(t *testing.T) { s.with(t).testPools() })
+	t.Run("mistakes", func(t *testing.T) { s.with(t).testMistakes() })
+}
+
+func (s *scene) with(t *testing.T) *scene {
+	out := *s
+	out.T = t
+	return &out
+}
+
+func (s *scene) testCanary() {
+	s.fixture("superedge-canary")
+	s.awaitImage("canary-demo-zone-1", "nginx:1.9.1")
+	s.awaitImage("canary-demo-zone-2", "nginx:1.7.9")
+	s.awaitStatus("superedge.io/v1", "DeploymentGrid", "canary-demo", "2", "updatedUnits")
+	// A unit of many nodes is one unit; one that a node joins gets its workload, one that the last node leaves loses it.
+	s.node("n4", map[string]string{"zone": "zone-4"})
+	s.awaitImage("canary-demo-zone-4", "nginx:1.7.9")
+	s.node("n4", map[string]string{"zone": "zone-5"})
+	s.awaitImage("canary-demo-zone-4", "")
+	s.awaitImage("canary-demo-zone-5", "nginx:1.7.9")
+	s.node("n4", nil)
+	s.awaitImage("canary-demo-zone-5", "")
+	s.patch("superedge.io/v1", "DeploymentGrid", "canary-demo", `{"spec":{"templates":{"zone-1":"stable"}}}`)
+	s.awaitImage("canary-demo-zone-1", "nginx:1.7.9")
+	plane.Await(s.T, "the unused template to go", func() bool {
+		_, left, _ := unstructured.NestedMap(s.object("superedge.io/v1", "DeploymentGrid", "canary-demo").Object, "spec", "templatePool", "next")
+		return !left
+	})
+}
+
+func (s *scene) testGrids() {
+	s.fixture("superedge-grids")
+	s.awaitImage("deploymentgrid-demo-zone-1", "nginx:1.7.9")
+	d := s.deployment("deploymentgrid-demo-zone-1")
+	if d.Spec.Template.Spec.NodeSelector["zone"] != "zone-1" || *d.Spec.Replicas != 2 || d.Labels["superedge.io/grid-selector"] != "deploymentgrid-demo" ||
+		d.Labels["superedge.io/grid-uniq-key"] != "zone" || !metav1.IsControlledBy(d, s.object("superedge.io/v1", "DeploymentGrid", "deploymentgrid-demo")) {
+		s.Errorf("%+v", d)
+	}
+	s.awaitStatus("superedge.io/v1", "ServiceGrid", "echogrid-demo", "echogrid-demo-svc", "service")
+	plane.Await(s.T, "the names of the StatefulSetGrid", func() bool {
+		svc, err := s.api.CoreV1().Services("default").Get(s.ctx, "echogrid-demo-svc", metav1.GetOptions{})
+		return err == nil && svc.Annotations["grid.kedge.io/statefulset-grids"] == `{"statefulsetgrid-demo":"zone"}` && svc.Annotations["topologyKeys"] == `["zone"]`
+	})
+	plane.Await(s.T, "the StatefulSets", func() bool {
+		list, err := s.api.AppsV1().StatefulSets("default").List(s.ctx, metav1.ListOptions{})
+		return err == nil && len(list.Items) == 2
+	})
+	// What somebody else changed goes back, what is somebody else's stays.
+	s.patch("apps/v1", "Deployment", "deploymentgrid-demo-zone-1", `{"spec":{"template":{"spec":{"nodeSelector":{"zone":"zone-2"}}}}}`)
+	plane.Await(s.T, "the edit to be undone", func() bool {
+		return s.deployment("deploymentgrid-demo-zone-1").Spec.Template.Spec.NodeSelector["zone"] == "zone-1"
+	})
+	s.awaitStatus("superedge.io/v1", "DeploymentGrid", "deploymentgrid-demo", "2", "states", "zone-1", "unavailableReplicas")
+	s.awaitStatus("superedge.io/v1", "DeploymentGrid", "deploymentgrid-demo", "1", "observedGeneration")
+}
+
+func (s *scene) testOldGroup() {
+	fixture, err := os.ReadFile("testdata/tke-deploymentgrid.yaml")
+	if err != nil {
+		s.Fatal(err)
+	}
+	// Under the name of a grid of the other group its workloads exist already, and belong to that one.
+	s.applyText(string(fixture))
+	plane.Await(s.T, "the problem to be told", func() bool {
+		c := s.object("tkeedge.io/v1", "DeploymentGrid", "deploymentgrid-demo")
+		list, _, _ := unstructured.NestedSlice(c.Object, "status", "conditions")
+		return strings.Contains(fmt.Sprint(list), "belongs to")
+	})
+	for _, kind := range []string{"DeploymentGrid", "ServiceGrid"} {
+		resource, _, err := s.client.Resource(kube.Ref{APIVersion: "superedge.io/v1", Kind: kind})
+		if err != nil {
+			s.Fatal(err)
+		}
+		if err := resource.Delete(s.ctx, strings.ToLower(kind)+"-demo", metav1.DeleteOptions{}); err != nil {
+			s.Fatal(err)
+		}
+	}
+	plane.Await(s.T, "what the grid owned to be collected", func() bool { return s.deployment("deploymentgrid-demo-zone-2") == nil })
+	plane.Await(s.T, "the Service to be collected", func() bool {
+		_, err := s.api.CoreV1().Services("default").Get(s.ctx, "servicegrid-demo-svc", metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	})
+	s.patch("tkeedge.io/v1", "DeploymentGrid", "deploymentgrid-demo", `{"metadata":{"annotations":{"grid.kedge.io/paused":"false"}}}`)
+	s.fixture("tke-servicegrid")
+	s.awaitImage("deploymentgrid-demo-zone-1", "nginx:1.7.9")
+	s.awaitStatus("tkeedge.io/v1", "ServiceGrid", "servicegrid-demo", "servicegrid-demo-svc", "service")
+}
+
+// small is a grid without replicas; what follows its name is metadata.
+func small(name, metadata, image string) string {
+	return fmt.Sprintf(`{apiVersion: superedge.io/v1, kind: DeploymentGrid, metadata: {name: %s, namespace: default%s}, spec: {gridUniqKey: zone, template: {
+		selector: {matchLabels: {app: %[1]s}}, template: {metadata: {labels: {app: %[1]s}}, spec: {nodeSelector: {disk: ssd}, containers: [{name: c, image: %[3]s}]}}}}}`, name, metadata, image)
+}
+
+func (s *scene) testReplicas() {
+	s.applyText(small("hpa", "", "a:1"))
+	s.awaitImage("hpa-zone-1", "a:1")
+	scale, err := s.api.AppsV1().Deployments("default").GetScale(s.ctx, "hpa-zone-1", metav1.GetOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	scale.Spec.Replicas = 5
+	if _, err := s.api.AppsV1().Deployments("default").UpdateScale(s.ctx, "hpa-zone-1", scale, metav1.UpdateOptions{}); err != nil {
+		s.Fatal(err)
+	}
+	s.applyText(small("hpa", "", "a:2"))
+	s.awaitImage("hpa-zone-1", "a:2")
+	s.awaitImage("hpa-zone-2", "a:2")
+	if n := *s.deployment("hpa-zone-1").Spec.Replicas; n != 5 {
+		s.Errorf("%d replicas", n)
+	}
+	if sel := s.deployment("hpa-zone-2").Spec.Template.Spec.NodeSelector; sel["zone"] != "zone-2" || sel["disk"] != "ssd" {
+		s.Error(sel)
+	}
+}
+
+func (s *scene) testRollout() {
+	careful := ", annotations: {grid.kedge.io/max-unavailable-units: '1'}"
+	s.applyText(small("slow", careful, "a:1"))
+	for _, unit := range []string{"zone-1", "zone-2"} {
+		s.awaitImage("slow-"+unit, "a:1")
+	}
+	settle := func(ready string, unit ...string) {
+		s.Helper()
+		plane.Await(s.T, "units to be ready", func() bool {
+			for _, u := range unit {
+				s.run(u)
+			}
+			got, _, _ := unstructured.NestedInt64(s.object("superedge.io/v1", "DeploymentGrid", "slow").Object, "status", "readyUnits")
+			return fmt.Sprint(got) == ready
+		})
+	}
+	settle("2", "zone-1", "zone-2")
+	s.applyText(small("slow", careful, "a:2"))
+	s.awaitImage("slow-zone-1", "a:2")
+	s.awaitStatus("superedge.io/v1", "DeploymentGrid", "slow", "waits for unit zone-1", "states", "zone-2", "message")
+	if got := s.deployment("slow-zone-2").Spec.Template.Spec.Containers[0].Image; got != "a:1" {
+		s.Errorf("zone-2 was updated before zone-1 was ready: %s", got)
+	}
+	settle("2", "zone-1")
+	s.awaitImage("slow-zone-2", "a:2")
+}
+
+func (s *scene) testUnits() {
+	s.node("shop", map[string]string{"store": "beijing", "tier": "old"})
+	s.fixture("site")
+	want := map[string]string{"tier": "shop-floor", "store-beijing": "nodeunits.superedge.io", "beijing": "nodeunits.superedge.io",
+		"stores": "beijing", "stores-old-spelling": "beijing"}
+	has := func(want map[string]string) func() bool {
+		return func() bool {
+			n, err := s.api.CoreV1().Nodes().Get(s.ctx, "shop", metav1.GetOptions{})
+			for k, v := range want {
+				if err == nil && n.Labels[k] != v {
+					return false
+				}
+			}
+			return err == nil
+		}
+	}
+	plane.Await(s.T, "the marks of units", has(want))
+	s.awaitStatus("site.superedge.io/v1alpha2", "NodeUnit", "store-beijing", "1/1", "readyRate")
+	s.awaitStatus("site.superedge.io/v1alpha1", "NodeUnit", "store-beijing", "1/1", "readyrate")
+	s.awaitStatus("site.superedge.io/v1alpha2", "NodeGroup", "stores-old-spelling", "[beijing]", "nodeUnits")
+	s.awaitStatus("site.superedge.io/v1alpha1", "NodeGroup", "stores", "1", "unitnumber")
+	if keys, _, _ := unstructured.NestedStringSlice(s.object("site.superedge.io/v1alpha1", "NodeGroup", "stores").Object, "spec", "autofindnodekeys"); len(keys) != 1 {
+		s.Errorf("v1alpha1 of a v1alpha2 object has keys %v", keys)
+	}
+	// A group is a key of grids.
+	s.applyText(strings.Replace(small("bygroup", "", "a:1"), "gridUniqKey: zone", "gridUniqKey: stores", 1))
+	s.awaitImage("bygroup-beijing", "a:1")
+	// A node that leaves is released, and has back what it had.
+	s.node("shop", map[string]string{"store": "paris"})
+	plane.Await(s.T, "the release", has(map[string]string{"tier": "old", "store-beijing": "", "beijing": "", "stores": "paris"}))
+	s.awaitImage("bygroup-beijing", "")
+	s.awaitImage("bygroup-paris", "a:1")
+	s.awaitStatus("site.superedge.io/v1alpha2", "NodeUnit", "store-beijing", "0/0", "readyRate")
+	s.awaitStatus("site.superedge.io/v1alpha2", "NodeGroup", "stores", "[paris]", "nodeUnits")
+}
+
+func (s *scene) testPools() {
+	s.node("edge", map[string]string{"apps.openyurt.io/nodepool": "hangzhou"})
+	s.fixture("openyurt")
+	s.awaitImage("web-hangzhou", "nginx:1.9.1")
+	d := s.deployment("web-hangzhou")
+	if *d.Spec.Replicas != 3 || d.Labels["apps.openyurt.io/pool-name"] != "hangzhou" || d.Spec.Template.Spec.NodeSelector["apps.openyurt.io/nodepool"] != "hangzhou" ||
+		len(d.Spec.Template.Spec.Tolerations) != 1 {
+		s.Errorf("%+v", d.Spec)
+	}
+	s.awaitStatus("apps.openyurt.io/v1beta1", "YurtAppSet", "web", "1", "totalWorkloads")
+	s.awaitStatus("apps.openyurt.io/v1alpha1", "NodePool", "hangzhou", "1", "readyNodeNum")
+	n, err := s.api.CoreV1().Nodes().Get(s.ctx, "edge", metav1.GetOptions{})
+	if err != nil || n.Labels["region"] != "hangzhou" || !strings.Contains(fmt.Sprint(n.Spec.Taints), "apps.openyurt.io/example") {
+		s.Errorf("%v %v", n.Labels, err)
+	}
+	old := s.object("apps.openyurt.io/v1alpha1", "YurtAppSet", "web")
+	pools, _, _ := unstructured.NestedSlice(old.Object, "spec", "topology", "pools")
+	if len(pools) != 1 || pools[0].(map[string]any)["replicas"] != int64(3) {
+		s.Errorf("v1alpha1: %v", pools)
+	}
+	s.node("edge", nil)
+	s.awaitStatus("apps.openyurt.io/v1beta2", "NodePool", "hangzhou", "0", "readyNodeNum")
+	if s.deployment("web-hangzhou") == nil {
+		s.Error("a pool without nodes is a pool")
+	}
+}
+
+func (s *scene) testMistakes() {
+	for text, want := range map[string]string{
+		strings.Replace(small("bad", "", "a:1"), "selector:", "replcas: 2, selector:", 1):                                                     "spec.template.replcas",
+		`{apiVersion: site.superedge.io/v1alpha1, kind: NodeGroup, metadata: {name: bad}, spec: {autofindnodekeys: ["a b"]}}`:                   "spec.autofindnodekeys[0]",
+		`{apiVersion: apps.openyurt.io/v1alpha1, kind: YurtAppDaemon, metadata: {name: bad, namespace: default}, spec: {workloadTemplate: {}}}`: "spec.workloadTemplate",
+	} {
+		if err := s.try(s.objects(text)[0]); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), want) {
+			s.Errorf("%v, want %s", err, want)
+		}
+	}
+	list, err := s.client.Dynamic.Resource(schema.GroupVersionResource{Version: "v1", Resource: "events"}).Namespace("default").List(s.ctx, metav1.ListOptions{})
+	if err != nil || !strings.Contains(fmt.Sprint(list.Items), "created workloads of 2 units: zone-1, zone-2") {
+		s.Errorf("no Event tells of what was made: %v", err)
+	}
+}
