@@ -129,6 +129,7 @@ support     test/bench
 support     test/built
 support     test/conformance/critest
 support     test/conformance/critest/guest
+support     test/e2e/addons
 support     test/e2e/autonomy
 support     test/e2e/install
 support     test/e2e/helm
@@ -142,6 +143,7 @@ support     test/e2e/metrics
 support     test/e2e/network
 support     test/e2e/policy
 support     test/e2e/policy/probe
+support     test/e2e/registry
 support     test/e2e/site
 support     test/golden
 support     test/images
