@@ -1,0 +1,127 @@
+package proxy
+
+import (
+	"encoding/json"
+	"net/url"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"github.com/kedge-io/kedge/pkg/autonomy/cache"
+	"github.com/kedge-io/kedge/pkg/autonomy/filter"
+	"github.com/kedge-io/kedge/pkg/autonomy/identity"
+	"github.com/kedge-io/kedge/pkg/autonomy/object"
+)
+
+func TestKubeletPath(t *testing.T) {
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p"},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "first"}, {Name: "second"}}},
+	}
+	for _, c := range []struct{ subresource, query, path, raw string }{
+		{"log", "follow=true&tailLines=5", "/containerLogs/ns/p/first", "follow=true&tailLines=5"},
+		{"log", "container=second", "/containerLogs/ns/p/second", ""},
+		{"exec", "command=ls&command=-l&stdin=true&stdout=true&stderr=false&tty=false", "/exec/ns/p/first", "command=ls&command=-l&input=1&output=1"},
+		{"attach", "container=second&stdout=1&tty=1", "/attach/ns/p/second", "output=1&tty=1"},
+		{"portforward", "ports=80", "/portForward/ns/p", "ports=80"},
+	} {
+		q, err := url.ParseQuery(c.query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if path, raw := kubeletPath(pod, c.subresource, q); path != c.path || raw != c.raw {
+			t.Errorf("%s?%s: %s?%s", c.subresource, c.query, path, raw)
+		}
+	}
+}
+
+func TestScopeKeys(t *testing.T) {
+	ask := func(asker filter.Asker, resource schema.GroupVersionResource, namespace, name, fields, labels string) cache.Key {
+		q := &question{user: identity.User{Asker: asker}, resource: resource, RequestInfo: &request.RequestInfo{Resource: resource.Resource, Namespace: namespace, Name: name}}
+		q.options.FieldSelector, q.options.LabelSelector = fields, labels
+		return scopeKey(q, "n")
+	}
+	core := corev1.SchemeGroupVersion.WithResource
+	slices := discoveryv1.SchemeGroupVersion.WithResource("endpointslices")
+	if a, b := ask(filter.KubeProxy, slices, "", "", "", "!headless"), ask(filter.Controllers, slices, "", "", "", ""); a != b || a.Asker != "" {
+		t.Errorf("all EndpointSlices are followed twice: %+v, %+v", a, b)
+	}
+	if a, b := ask(filter.KubeProxy, core("nodes"), "", "n", "metadata.name=n", ""), ask(filter.Kubelet, core("nodes"), "", "n", "", ""); a != b {
+		t.Errorf("this node is followed twice: %+v, %+v", a, b)
+	}
+	secret := ask(filter.Kubelet, core("secrets"), "ns", "s", "metadata.name=s", "")
+	for name, other := range map[string]cache.Key{
+		"another asker": ask(filter.Controllers, core("secrets"), "ns", "s", "metadata.name=s", ""),
+		"all":           ask(filter.Kubelet, core("secrets"), "ns", "", "", ""),
+		"namespace":     ask(filter.Kubelet, core("secrets"), "other", "s", "metadata.name=s", ""),
+		"resource":      ask(filter.Kubelet, core("configmaps"), "ns", "s", "metadata.name=s", ""),
+		"group":         ask(filter.Kubelet, schema.GroupVersionResource{Group: "g", Version: "v1", Resource: "secrets"}, "ns", "s", "metadata.name=s", ""),
+	} {
+		if secret == other {
+			t.Errorf("%s: one scope for two questions", name)
+		}
+	}
+	if ask(filter.Kubelet, core("pods"), "", "", "spec.nodeName=n", "") != cache.PodsKey("n") {
+		t.Error("the pods of the node are not where they are looked for")
+	}
+}
+
+func TestPatchOfStatus(t *testing.T) {
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "1", ResourceVersion: "5"},
+		Status: corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{
+			{Type: corev1.PodScheduled, Status: corev1.ConditionTrue}, {Type: corev1.PodReady, Status: corev1.ConditionFalse},
+		}},
+	}
+	o, err := object.Of(corev1.SchemeGroupVersion.WithKind("Pod"), pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": "1"}, "status": map[string]any{
+		"phase": "Running", "conditions": []any{map[string]any{"type": "Ready", "status": "True"}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := patch(o, string(types.StrategicMergePatchType), body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := out.(*corev1.Pod)
+	if got.Status.Phase != corev1.PodRunning || len(got.Status.Conditions) != 2 || got.Status.Conditions[0].Status == "" || got.ResourceVersion != "5" {
+		t.Errorf("%+v", got.Status)
+	}
+	if _, err := patch(o, string(types.JSONPatchType), []byte("[]")); err == nil {
+		t.Error("a patch of another kind was taken")
+	}
+	if _, err := patch(o, string(types.StrategicMergePatchType), []byte("{")); err == nil {
+		t.Error("half a patch was taken")
+	}
+}
+
+func TestWhoMayRead(t *testing.T) {
+	secrets := cache.Key{Asker: filter.Kubelet}
+	for asker, want := range map[filter.Asker]bool{filter.Kubelet: true, filter.KubeProxy: false, filter.Controllers: false, filter.Operator: true} {
+		if got := mayRead(identity.User{Asker: asker}, secrets); got != want {
+			t.Errorf("%s reads what the kubelet asked for: %v", asker, got)
+		}
+	}
+	if !mayRead(identity.User{Asker: filter.KubeProxy}, cache.Key{}) {
+		t.Error("kube-proxy may not read what all share")
+	}
+}
+
+func TestReportedConditions(t *testing.T) {
+	node := &corev1.Node{Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{
+		{Type: corev1.NodeReady, Status: corev1.ConditionUnknown}, {Type: corev1.NodeDiskPressure, Status: corev1.ConditionFalse},
+		{Type: "LinkUp", Status: corev1.ConditionTrue},
+	}}}
+	if got := reported(node); len(got) != 1 || got[0].Type != corev1.NodeDiskPressure || len(node.Status.Conditions) != 3 {
+		t.Errorf("%+v", got)
+	}
+}
