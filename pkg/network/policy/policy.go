@@ -78,7 +78,7 @@ func (p *Policies) Ready(context.Context) error {
 func (p *Policies) Run(ctx context.Context) error {
 	if p.cfg.Off {
 		if err := p.table.remove(ctx); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("remove rules: %w", err)
+			p.log.Warn("remove the rules of network policies", "error", err)
 		}
 		p.restored.Store(true)
 		<-ctx.Done()
