@@ -18,8 +18,11 @@ const containerScript = `
 set -eu
 root=$1
 shift
+echo $$ >/run/container.pid
+mount --make-rprivate /
+mkdir -p "$root"
 mount --bind "$root" "$root"
-mkdir -p "$root/bin" "$root/proc" "$root/sys" "$root/dev" "$root/run" "$root/tmp" "$root/etc" "$root/var/lib" "$root/var/log"
+mkdir -p "$root/bin" "$root/proc" "$root/sys" "$root/dev" "$root/run" "$root/tmp" "$root/etc" "$root/var/lib" "$root/var/log" "$root/old"
 : >"$root/bin/kedge"
 mount --bind /opt/kedge/bin/kedge "$root/bin/kedge"
 echo root:x:0:0:root:/:/bin/kedge >"$root/etc/passwd"
@@ -28,7 +31,10 @@ mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"
 mount --rbind /dev "$root/dev"
 mount -t tmpfs tmpfs "$root/run"
-exec chroot "$root" /bin/kedge "$@"
+cd "$root"
+pivot_root . old
+cd /
+PATH=/bin exec /bin/kedge "$@"
 `
 
 // TestContainer runs a whole site, with a pod, from the program alone: no shell, no library, no other program is there.
@@ -56,12 +62,16 @@ func TestContainer(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- n.RunStreams(t.Context(), control.Command{
-			Argv: []string{"sh", "-c", containerScript, "container", root, "server"}, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
+			Argv: []string{"unshare", "--mount", "sh", "-c", containerScript, "container", root, "server"}, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
 			Stdout: log, Stderr: log,
 		})
 	}()
 	inside := func(args ...string) (string, error) {
-		return n.Run(append([]string{"chroot", root, "/bin/kedge"}, args...)...)
+		pid, err := n.Run("cat", "/run/container.pid")
+		if err != nil {
+			return pid, err
+		}
+		return n.Run(append([]string{"nsenter", "--mount", "--target", strings.TrimSpace(pid), "/bin/kedge"}, args...)...)
 	}
 	fail := func(what string, err error) {
 		t.Helper()

@@ -7,6 +7,25 @@ import (
 	"testing"
 )
 
+// backupPart goes back to a snapshot and has certificates issued anew, where openrcScript says BACKUP.
+const backupPart = `
+kedge snapshot save --name keep
+kubectl create namespace later
+kedge snapshot restore keep 2>&1 || echo 'not while kedge runs'
+old=$(sha256sum </var/lib/kedge/server/tls/$(ls /var/lib/kedge/server/tls | grep admin.*crt))
+rc-service kedge stop
+kedge etcd-snapshot restore keep
+kedge certificate rotate
+rc-service kedge start
+ready
+kubectl get namespace later 2>&1 || true
+[ "$old" != "$(sha256sum </var/lib/kedge/server/tls/$(ls /var/lib/kedge/server/tls | grep admin.*crt))" ] && echo 'the certificates are new'
+echo CERTIFICATES; kedge certificate list; echo END
+echo SNAPSHOTS; kedge snapshot list; echo END
+kedge snapshot delete keep
+kedge snapshot delete keep 2>&1 || echo 'only once'
+`
+
 // openrcScript installs a server under OpenRC, watches it come back after a kill, upgrades to what is there already, and removes it.
 const openrcScript = `
 export K3S_TOKEN=a-secret-of-mine INSTALL_K3S_BASE_URL=/release INSTALL_K3S_SYMLINK=force
@@ -40,6 +59,7 @@ kill -KILL "$first"
 for _ in $(seq 60); do [ ! -d "/proc/$first" ] && break; sleep 1; done
 ready
 [ "$(pid)" != "$first" ] && echo 'it came back'
+BACKUP
 echo UNINSTALL; kedge-uninstall.sh; echo END
 changes >/tmp/after
 echo LEFT; diff /tmp/before /tmp/after || true; 
@@ -64,10 +84,11 @@ func TestOpenRC(t *testing.T) {
 		}
 	}
 	pack(t, release, "ZSTD_LEVEL=0", "GZIP_LEVEL=0")
-	out := machine{openrc: true, release: release}.mustRun(t, openrcScript)
+	out := machine{openrc: true, release: release}.mustRun(t, strings.Replace(openrcScript, "BACKUP\n", backupPart, 1))
 	for _, want := range []string{
 		"mode of the environment file: 600", "mode of the kubeconfig: 640", "kedge |", "the token is kept", "kube-system",
 		"the second run left it alone", "it came back",
+		"not while kedge runs", "the datastore is that of", "certificates will be issued", "the certificates are new", `namespaces "later" not found`, "only once",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("missing: %q", want)
@@ -75,6 +96,12 @@ func TestOpenRC(t *testing.T) {
 	}
 	if again := between(t, out, "AGAIN", "END"); !strings.Contains(again, "nothing changed") || strings.Contains(again, "wrote") {
 		t.Errorf("the second run:\n%s", again)
+	}
+	if list := between(t, out, "SNAPSHOTS", "END"); !strings.Contains(list, "keep ") || !strings.Contains(list, "by hand") {
+		t.Errorf("snapshots:\n%s", list)
+	}
+	if list := between(t, out, "CERTIFICATES", "END"); strings.Count(list, "authority") < 3 || strings.Count(list, " in 36") < 3 {
+		t.Errorf("certificates:\n%s", list)
 	}
 	for _, part := range []string{"LEFT", "PROCESSES"} {
 		if left := strings.TrimSpace(between(t, out, part, "END")); left != "" {
