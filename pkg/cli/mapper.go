@@ -2,7 +2,7 @@ package cli
 
 import (
 	"context"
-	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -10,7 +10,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/kedge-io/kedge/pkg/logs"
 	"github.com/kedge-io/kedge/pkg/twin"
 	"github.com/kedge-io/kedge/pkg/twin/mapper"
 )
@@ -47,10 +46,11 @@ The mapper runs beside kedge on the node of the devices, or in a pod there that 
 func (p *program) runMapper(c *cli.Context, protocol string) error {
 	ctx, stop := signal.NotifyContext(context.WithoutCancel(c.Context), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	log, err := logs.Setup(logs.Config{Debug: c.Bool("debug")})
-	if err != nil {
-		return fmt.Errorf("start logging: %w", err)
+	level := slog.LevelInfo
+	if c.Bool("debug") {
+		level = slog.LevelDebug
 	}
+	log := slog.New(slog.NewTextHandler(p.err, &slog.HandlerOptions{Level: level}))
 	m, err := mapper.New(mapper.Config{
 		Protocol: protocol, Name: strings.TrimSpace(c.String("name")), Socket: c.String("socket"), Address: c.String("address"), Log: log,
 	})

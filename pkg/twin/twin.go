@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 
@@ -27,7 +28,24 @@ const (
 	FamilySocket = "/etc/kubeedge/dmi.sock"
 	DriverSocket = "/run/kedge/dmi.sock"
 	LocalSocket  = "/run/kedge/devices.sock"
+	// ProgramLink leads to the running kedge, for drivers in pods: its place differs between machines.
+	ProgramLink = "/run/kedge/kedge"
 )
+
+// linkProgram makes ProgramLink.
+func linkProgram() error {
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(ProgramLink), 0o755); err != nil {
+		return err
+	}
+	if err := os.Remove(ProgramLink); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.Symlink(program, ProgramLink)
+}
 
 // NodeConfig says for which node twins are kept, and where.
 type NodeConfig struct {
@@ -100,6 +118,9 @@ func (n *Node) Ready(context.Context) error {
 
 // Run implements supervisor.Component. The store is closed after everything that uses it.
 func (n *Node) Run(ctx context.Context) error {
+	if err := linkProgram(); err != nil {
+		n.cfg.Log.Warn("drivers in pods do not find kedge", "path", ProgramLink, "error", err)
+	}
 	keep, stop := context.WithCancel(context.WithoutCancel(ctx))
 	kept := make(chan error, 1)
 	go func() { kept <- n.hub.Run(keep) }()

@@ -112,6 +112,7 @@ feature/7   pkg/twin/model
 feature/2   pkg/twin/mqtt
 feature/6   pkg/twin/mqtt/clients
 feature/6   pkg/twin/mqtt/message
+feature/6   pkg/twin/push
 feature/7   pkg/twin/store
 feature     pkg/upstream
 settings    pkg/config

@@ -15,6 +15,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/twin/mapper/driver"
 	"github.com/kedge-io/kedge/pkg/twin/merge"
 	"github.com/kedge-io/kedge/pkg/twin/model"
+	"github.com/kedge-io/kedge/pkg/twin/push"
 )
 
 const (
@@ -43,6 +44,8 @@ type worker struct {
 	read    map[string]string
 	next    map[string]time.Time // when a property is read
 	sent    map[string]sending
+	push    map[string]*push.Pusher
+	pushed  map[string]time.Time
 	state   string
 	stateAt time.Time
 	fresh   bool // the device was not there before: what is to be restored has to be written again
@@ -73,10 +76,12 @@ func startWorker(m *Mapper, message *dmi.Device, cfg driver.Config, status v1bet
 		mapper: m, message: message, cfg: cfg, device: device, cancel: cancel, done: make(chan struct{}), kick: make(chan struct{}, 1),
 		wanted: map[string]*v1beta1.Value{}, taken: map[string]*v1beta1.Value{}, tried: map[string]time.Time{}, read: map[string]string{},
 		next: map[string]time.Time{}, sent: map[string]sending{}, fresh: true,
+		push: map[string]*push.Pusher{}, pushed: map[string]time.Time{},
 	}
 	for _, p := range cfg.Properties {
 		w.wanted[p.Name] = p.Desired
 	}
+	w.startPush()
 	for _, t := range status.Twins {
 		w.taken[t.PropertyName] = t.ObservedDesired
 	}
@@ -102,6 +107,7 @@ func (w *worker) want(desired map[string]*v1beta1.Value) {
 
 func (w *worker) run(ctx context.Context) {
 	defer close(w.done)
+	defer w.stopPush()
 	defer func() {
 		if err := w.device.Close(); err != nil {
 			w.mapper.cfg.Log.Debug("device was not closed in good order", "device", w.name(), "error", err)
@@ -156,6 +162,7 @@ func (w *worker) collect(ctx context.Context, now time.Time) {
 			continue
 		}
 		w.read[p.Name] = text
+		w.pushValue(p, text, now)
 	}
 	switch {
 	case tried == 0:
