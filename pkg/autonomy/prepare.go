@@ -20,7 +20,9 @@ const (
 	prepareAfter = 6 * time.Second
 	// prepareEvery is how often what is not watched is read again.
 	prepareEvery = time.Hour
-	prepareAgain = 30 * time.Second
+	prepareAgain = 5 * time.Second
+	// readTime bounds one document.
+	readTime = 30 * time.Second
 )
 
 const (
@@ -36,14 +38,13 @@ const (
 func (n *NodeAPI) prepare(ctx context.Context) {
 	release := n.followRoles(ctx)
 	defer release()
-	for wait := prepareAfter; ; {
+	for wait := time.Duration(0); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait):
 		}
-		if !n.link.Up() {
-			wait = prepareAfter
+		if wait = prepareAgain; !n.link.Up() {
 			continue
 		}
 		if last, ok := n.cache.Value(keysBucket, preparedKey); ok {
@@ -100,7 +101,7 @@ func (n *NodeAPI) read(ctx context.Context, path, accept string) ([]byte, bool) 
 
 // document reads what is not a resource.
 func (n *NodeAPI) document(ctx context.Context, path, accept string) (contentType string, data []byte, ok bool) {
-	ctx, cancel := context.WithTimeout(ctx, prepareAgain)
+	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
 	transport, err := n.link.Transport(link.Credential{Cert: n.nodes.Controller.Cert, Key: n.nodes.Controller.Key}, false)
 	if err != nil {

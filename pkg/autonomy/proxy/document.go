@@ -104,7 +104,7 @@ func (p *Proxy) documentHere(w http.ResponseWriter, r *http.Request, q *question
 func (p *Proxy) rules() identity.Rules {
 	r := identity.Rules{ClusterRoles: map[string]*rbacv1.ClusterRole{}, Roles: map[string]*rbacv1.Role{}}
 	for _, resource := range RBACResources() {
-		s := p.cfg.Cache.Scope(cache.Key{Asker: filter.Controllers, Resource: rbacv1.SchemeGroupVersion.WithResource(resource)}, false)
+		s := p.cfg.Cache.Scope(rolesKey(resource), false)
 		if s == nil {
 			continue
 		}
@@ -130,6 +130,10 @@ func (p *Proxy) rules() identity.Rules {
 		}
 	}
 	return r
+}
+
+func rolesKey(resource string) cache.Key {
+	return cache.Key{Asker: filter.Controllers, Resource: rbacv1.SchemeGroupVersion.WithResource(resource)}
 }
 
 // RBACResources are what a node must know to authorize while it is cut off.

@@ -242,6 +242,8 @@ type State struct {
 	// FullLists is how many lists the server was asked for since the start, HeldWrites how many writes wait for it.
 	FullLists  int64 `json:"fullLists"`
 	HeldWrites int   `json:"heldWrites"`
+	// Prepared says that the node could identify and authorize its pods by itself.
+	Prepared bool `json:"prepared"`
 }
 
 func (p *Proxy) state(w http.ResponseWriter) {
@@ -249,5 +251,16 @@ func (p *Proxy) state(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", object.MediaJSON)
 	_ = json.NewEncoder(w).Encode(State{ // the client may be gone
 		Server: state.String(), Since: since, FullLists: p.cfg.Cache.FullLists(), HeldWrites: len(p.held()),
+		Prepared: p.prepared(),
 	})
+}
+
+// prepared says whether the server's keys and all roles are known.
+func (p *Proxy) prepared() bool {
+	for _, resource := range RBACResources() {
+		if s := p.cfg.Cache.Scope(rolesKey(resource), false); s == nil || !s.Synced() {
+			return false
+		}
+	}
+	return len(p.cfg.Tokens.Keys()) > 0
 }
