@@ -44,8 +44,8 @@ type Policies struct {
 }
 
 const (
-	// pause is the least time between two compilations.
-	pause = 50 * time.Millisecond
+	// pause is the least time between two compilations, and restFactor how many times longer than a compilation the loop rests after it.
+	pause, restFactor = 50 * time.Millisecond, 4
 	// audit is how often the kernel is asked whether it still has the table: another program may have flushed it.
 	audit = time.Minute
 	// saveAfter is how long after a change rules are saved, so that a flash card is not written for each pod.
@@ -115,7 +115,9 @@ func (p *Policies) follow(ctx context.Context, w *watch) {
 		case <-retry.C:
 		case <-w.changed:
 		}
+		begin := time.Now()
 		err := p.sync(ctx, w)
+		rest := max(pause, restFactor*time.Since(begin))
 		if ctx.Err() != nil {
 			continue
 		}
@@ -131,7 +133,7 @@ func (p *Policies) follow(ctx context.Context, w *watch) {
 		}
 		select { // the next change waits until now is over, and then finds all that came with it
 		case <-ctx.Done():
-		case <-time.After(pause):
+		case <-time.After(rest):
 		}
 	}
 }
