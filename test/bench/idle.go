@@ -9,6 +9,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/kedge-io/kedge/test/bench/fleet"
 	"github.com/kedge-io/kedge/test/lab"
 )
 
@@ -181,4 +182,80 @@ func writtenBytes(n *lab.Node, pid string) float64 {
 		}
 	}
 	return 0
+}
+
+// grid measures a thousand units of ten workloads each: until all are there, and when one node moves to another unit.
+func (b *bench) grid() error {
+	const units, grids = 1000, 10
+	n, _, err := b.site("grid")
+	if err != nil {
+		return err
+	}
+	cfg, err := n.RESTConfig()
+	if err != nil {
+		return err
+	}
+	f, err := fleet.New(cfg, units, grids)
+	if err != nil {
+		return err
+	}
+	if err := f.AddNodes(b.ctx); err != nil {
+		return err
+	}
+	before, err := anonymous(n)
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	if err := f.AddGrids(b.ctx); err != nil {
+		return err
+	}
+	if err := b.patiently("grids settled", func() error { return f.Settled(b.ctx, units) }); err != nil {
+		return err
+	}
+	note := fmt.Sprintf("%d units, %d workloads", units, units*grids)
+	b.report.add(row{"grids converged", time.Since(begin).Seconds(), "s", "", note})
+	b.wait(settleTime)
+	after, err := anonymous(n)
+	if err != nil {
+		return err
+	}
+	b.report.add(row{"memory of the grids", after - before, "MiB", "", note + ": controllers, and the API server's and other controllers' copies"})
+	return b.moveNode(n, f, units)
+}
+
+// moveNode compares a quiet time with one in which a node changes its unit.
+func (b *bench) moveNode(n *lab.Node, f *fleet.Fleet, units int) error {
+	status, err := n.Status()
+	if err != nil {
+		return err
+	}
+	pid := strconv.Itoa(status.PID)
+	spent := func(change func() error) (calls, cpu float64, err error) {
+		calls, err = f.Requests(b.ctx)
+		if err != nil {
+			return 0, 0, err
+		}
+		cpu = cpuSeconds(n, pid)
+		if err := change(); err != nil {
+			return 0, 0, err
+		}
+		b.wait(fleet.Quiet)
+		used := cpuSeconds(n, pid) - cpu
+		later, err := f.Requests(b.ctx)
+		return later - calls, used, err
+	}
+	quiet, idle, err := spent(func() error { return nil })
+	if err != nil {
+		return err
+	}
+	calls, busy, err := spent(func() error { return f.Move(b.ctx, 7, "u8") })
+	if err != nil {
+		return err
+	}
+	note := fmt.Sprintf("its unit goes, %d stay; in %s, less the same time before", units-1, fleet.Quiet)
+	b.report.add(
+		row{"a node changes its unit: requests", calls - quiet, "", "", note},
+		row{"a node changes its unit: CPU", (busy - idle) * 1000, "ms", "", note})
+	return nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/kedge-io/kedge/pkg/datastore"
 	"github.com/kedge-io/kedge/pkg/datastore/measure"
+	"github.com/kedge-io/kedge/test/lab"
 )
 
 // podStarts creates pods one and five a second and times each from its creation to Running, as a watch sees it.
@@ -173,4 +174,103 @@ func (b *bench) store() error {
 			fmt.Sprintf("p50 %.2f p99 %.2f max %.2f ms", r.P50ms, r.P99ms, r.Maxms)})
 	}
 	return nil
+}
+
+const (
+	manifestFiles = 200
+	perManifest   = 10
+	// settleTime is how long a site is left alone before its memory is read.
+	settleTime = 30 * time.Second
+)
+
+// addons measures the manifests folder of a large site, and what the packaged add-ons hold in memory.
+func (b *bench) addons() error {
+	n, client, err := b.site("addons-on")
+	if err != nil {
+		return err
+	}
+	b.wait(settleTime)
+	with, err := anonymous(n)
+	if err != nil {
+		return err
+	}
+	if err := b.manyManifests(n, client); err != nil {
+		return err
+	}
+	n.Stop() // one site at a time
+	off, _, err := b.site("addons-off", "--disable", "metrics-server,helm,ingress")
+	if err != nil {
+		return err
+	}
+	b.wait(settleTime)
+	without, err := anonymous(off)
+	if err != nil {
+		return err
+	}
+	b.report.add(row{"metrics, helm and ingress, unused", with - without, "MiB", "", fmt.Sprintf("anonymous memory of the process: %.0f with them, %.0f without", with, without)})
+	return nil
+}
+
+// manyManifests times 200 files of 10 objects from the last write until all are there, and until they are gone again.
+func (b *bench) manyManifests(n *lab.Node, client *kubernetes.Clientset) error {
+	dir := filepath.Join(n.HostPath("/var/lib/kedge/server/manifests"), "bench")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for i := range manifestFiles {
+		text := ""
+		for j := range perManifest {
+			text += fmt.Sprintf("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: f%d-%d, namespace: default, labels: {bench: manifest}}\ndata: {key: 'x%0400d'}\n", i, j, j)
+		}
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("f%d.yaml", i)), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	count := func(want int) func() error {
+		return func() error {
+			list, err := client.CoreV1().ConfigMaps("default").List(b.ctx, metav1.ListOptions{LabelSelector: "bench=manifest"})
+			if err == nil && len(list.Items) != want {
+				err = fmt.Errorf("%d objects of %d", len(list.Items), want)
+			}
+			return err
+		}
+	}
+	note := fmt.Sprintf("%d files, %d objects", manifestFiles, manifestFiles*perManifest)
+	begin := time.Now()
+	if err := b.patiently("manifests applied", count(manifestFiles*perManifest)); err != nil {
+		return err
+	}
+	b.report.add(row{"manifests applied", time.Since(begin).Seconds(), "s", "", note})
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	begin = time.Now()
+	if err := b.patiently("manifests removed", count(0)); err != nil {
+		return err
+	}
+	b.report.add(row{"manifests removed", time.Since(begin).Seconds(), "s", "", note})
+	return nil
+}
+
+// patiently is every for what may take minutes on a busy machine.
+func (b *bench) patiently(what string, done func() error) (err error) {
+	for range 5 {
+		if err = b.every(200*time.Millisecond, what, done); err == nil || b.ctx.Err() != nil {
+			break
+		}
+	}
+	return err
+}
+
+// anonymous is the anonymous memory of kedge in MiB.
+func anonymous(n *lab.Node) (float64, error) {
+	status, err := n.Status()
+	if err != nil {
+		return 0, err
+	}
+	text, err := n.Run("cat", fmt.Sprintf("/proc/%d/smaps_rollup", status.PID))
+	if err != nil {
+		return 0, err
+	}
+	return kilobytes(text)["Pss_Anon"] / 1024, nil
 }

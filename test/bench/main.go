@@ -33,12 +33,14 @@ type step struct {
 func steps() []step {
 	return []step{
 		{"size", (*bench).sizes},
+		{"release", (*bench).release},
 		{"start", (*bench).starts},
 		{"idle", (*bench).idleSite},
 		{"agent", (*bench).agent},
 		{"pods", (*bench).podStarts},
 		{"api", (*bench).apiWrites},
 		{"store", (*bench).store},
+		{"grid", (*bench).grid},
 	}
 }
 
@@ -46,7 +48,9 @@ func main() {
 	var o options
 	names := make([]string, 0, len(steps()))
 	for _, s := range steps() {
-		names = append(names, s.name)
+		if s.name != "release" { // only when asked for: it takes long
+			names = append(names, s.name)
+		}
 	}
 	flag.StringVar(&o.rows, "rows", strings.Join(names, ","), "what to measure")
 	flag.IntVar(&o.runs, "runs", 3, "cold and warm starts; the median counts")
