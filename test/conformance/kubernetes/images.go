@@ -57,7 +57,7 @@ func (w *workshop) agnhostImage(base images.Image, program []byte) (images.Image
 	var entries []images.Entry
 	for _, e := range base.Entries {
 		switch {
-		case slices.Contains([]string{"bin/nc", "usr/bin/nc"}, e.Path): // the specs use the options of OpenBSD's
+		case slices.Contains([]string{"bin/nc", "usr/bin/nc", "bin/sh"}, e.Path): // the specs use OpenBSD's nc, and busybox' shell its own
 		case e.Path == "etc/passwd":
 			e.Data = append(slices.Clone(e.Data), "user-defined-in-image:x:1000:1000::/home:/bin/sh\n"...)
 			entries = append(entries, e)
@@ -68,13 +68,14 @@ func (w *workshop) agnhostImage(base images.Image, program []byte) (images.Image
 			entries = append(entries, e)
 		}
 	}
-	tools, err := programs("curl", "dig", "getent", "nc.openbsd", "ss")
+	tools, err := programs("bash", "curl", "dig", "getent", "nc.openbsd", "ss")
 	if err != nil {
 		return images.Image{}, err
 	}
 	entries = append(entries, tools...)
 	entries = append(entries,
 		images.Entry{Path: "usr/bin/nc", Link: "/bin/nc.openbsd"}, images.Entry{Path: "bin/nc", Link: "/bin/nc.openbsd"},
+		images.Entry{Path: "bin/sh", Link: "/bin/bash"},
 		images.Entry{Path: "agnhost", Mode: 0o755, Data: program}, images.Entry{Path: "agnhost-2", Link: "agnhost"},
 		images.Entry{Path: "uploads", Mode: fs.ModeDir | 0o755})
 	for _, file := range []string{"localhost.crt", "localhost.key"} {
