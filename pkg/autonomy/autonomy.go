@@ -58,9 +58,7 @@ type Config struct {
 	PodCIDRs      []netip.Prefix
 	// Filters change what the node's parts see, after the node API's own.
 	Filters []filter.Filter
-	// Relations say what else those filters look at.
-	Relations []Relation
-	Log       *slog.Logger
+	Log     *slog.Logger
 }
 
 // NodeAPI is the component "node-api".
@@ -75,8 +73,6 @@ type NodeAPI struct {
 	proxy   *proxy.Proxy
 	tls     *tls.Config
 	serving atomic.Bool
-
-	relations []*relation
 }
 
 // Authority makes the node's own authority, before the certificates of the node exist, and returns the file with its certificate: what consumers of
@@ -111,9 +107,6 @@ func New(cfg Config) (*NodeAPI, error) {
 		return nil, err
 	}
 	n.chain = filter.NewChain(append(n.ownFilters(), cfg.Filters...)...)
-	for _, r := range cfg.Relations {
-		n.relations = append(n.relations, &relation{Relation: r, needed: make(chan struct{})})
-	}
 	if err := n.connect(); err != nil {
 		return nil, err
 	}
@@ -229,9 +222,6 @@ func (n *NodeAPI) Run(ctx context.Context) error {
 	work.Go(func() { failed <- n.cache.Run(ctx) })
 	work.Go(func() { n.proxy.Replay(ctx) })
 	work.Go(func() { n.prepare(ctx) })
-	for _, r := range n.relations {
-		work.Go(func() { n.relate(ctx, r) })
-	}
 	servers := make([]*http.Server, 0, len(listeners)+1)
 	serve := func(handler http.Handler, l net.Listener) {
 		s := n.server(ctx, handler)
