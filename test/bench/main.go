@@ -39,6 +39,7 @@ func steps() []step {
 		{"agent", (*bench).agent},
 		{"pods", (*bench).podStarts},
 		{"api", (*bench).apiWrites},
+		{"addons", (*bench).addons},
 		{"store", (*bench).store},
 		{"grid", (*bench).grid},
 	}
