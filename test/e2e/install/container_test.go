@@ -39,15 +39,7 @@ PATH=/bin exec /bin/kedge "$@"
 
 // TestContainer runs a whole site, with a pod, from the program alone: no shell, no library, no other program is there.
 func TestContainer(t *testing.T) {
-	dockerfile, err := os.ReadFile(filepath.Join(repo, "Dockerfile"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"FROM scratch\n", "COPY --chmod=0755 dist/kedge-${TARGETARCH} /bin/kedge\n", "/etc/passwd\nroot:x:0:0:root:/:/bin/kedge\n", `ENTRYPOINT ["/bin/kedge"]`, `CMD ["server"]`} {
-		if !strings.Contains(string(dockerfile), want) {
-			t.Errorf("the Dockerfile has no line %q: this test shows something else", want)
-		}
-	}
+	checkDockerfile(t)
 	const root = "/var/container"
 	l := lab.New(t)
 	n := l.AddSite("shop").AddNode("s1", lab.Server())
@@ -97,6 +89,20 @@ func TestContainer(t *testing.T) {
 		}
 		return problem(out, err)
 	})
+}
+
+// checkDockerfile wants the lines that containerScript stands for.
+func checkDockerfile(t *testing.T) {
+	t.Helper()
+	dockerfile, err := os.ReadFile(filepath.Join(repo, "Dockerfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"FROM scratch\n", "COPY --chmod=0755 dist/kedge-${TARGETARCH} /bin/kedge\n", "/etc/passwd\nroot:x:0:0:root:/:/bin/kedge\n", `ENTRYPOINT ["/bin/kedge"]`, `CMD ["server"]`} {
+		if !strings.Contains(string(dockerfile), want) {
+			t.Errorf("the Dockerfile has no line %q: this test shows something else", want)
+		}
+	}
 }
 
 func problem(out string, err error) error {
