@@ -14,7 +14,6 @@ import (
 
 	"github.com/kedge-io/kedge/pkg/config"
 	"github.com/kedge-io/kedge/pkg/datastore"
-	"github.com/kedge-io/kedge/pkg/datastore/snapshot"
 	"github.com/kedge-io/kedge/pkg/server"
 )
 
@@ -108,7 +107,7 @@ func (p *program) listSnapshots(cfg datastore.Config, output string) error {
 	return printSnapshots(p.out, infos, time.Now())
 }
 
-func printSnapshots(w io.Writer, infos []snapshot.Info, now time.Time) error {
+func printSnapshots(w io.Writer, infos []datastore.Snapshot, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(t, "NAME\tAGE\tREVISION\tSIZE\tTAKEN")
 	for _, s := range infos {

@@ -9,22 +9,25 @@ import (
 	"github.com/kedge-io/kedge/pkg/datastore/snapshot"
 )
 
+// Snapshot is what is known of a snapshot.
+type Snapshot = snapshot.Info
+
 func (cfg Config) snapshots() snapshot.Config {
 	return snapshot.Config{Database: cfg.database(), Dir: cfg.SnapshotDir, Files: cfg.SnapshotFiles}
 }
 
 // SaveSnapshot takes a snapshot now, of a running or a stopped datastore, also from another process. An
 // empty name becomes the time. Only Dir and the fields about snapshots of cfg are used.
-func SaveSnapshot(ctx context.Context, cfg Config, name string) (snapshot.Info, error) {
+func SaveSnapshot(ctx context.Context, cfg Config, name string) (Snapshot, error) {
 	cfg, err := cfg.resolve()
 	if err != nil {
-		return snapshot.Info{}, err
+		return Snapshot{}, err
 	}
 	return snapshot.Save(ctx, cfg.snapshots(), name, false)
 }
 
 // ListSnapshots returns the snapshots there are, oldest first.
-func ListSnapshots(cfg Config) ([]snapshot.Info, error) {
+func ListSnapshots(cfg Config) ([]Snapshot, error) {
 	cfg, err := cfg.resolve()
 	if err != nil {
 		return nil, err
@@ -43,10 +46,10 @@ func DeleteSnapshot(cfg Config, name string) error {
 
 // RestoreSnapshot replaces the database of a stopped datastore, and with files also the files kept with
 // the snapshot. The old database stays in a directory beside it.
-func RestoreSnapshot(cfg Config, name string, files bool) (snapshot.Info, error) {
+func RestoreSnapshot(cfg Config, name string, files bool) (Snapshot, error) {
 	cfg, err := cfg.resolve()
 	if err != nil {
-		return snapshot.Info{}, err
+		return Snapshot{}, err
 	}
 	unlock, err := lock(cfg.Dir)
 	if err != nil {
