@@ -29,4 +29,5 @@ done
 begin=$SECONDS
 scripts/pack-release.sh "$OUT"
 echo "packed in $((SECONDS - begin)) s"
+scripts/check-release.sh "$OUT"
 (cd "$OUT" && stat -c '%s %n' ./*)
