@@ -11,8 +11,10 @@ import (
 	"net/http/httputil"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/kedge-io/kedge/pkg/autonomy/cache"
@@ -246,8 +248,9 @@ func (p *Proxy) filterList(q *question, contentType string, l *object.List, data
 	return data
 }
 
-// inspectWatch keeps what a pod is told by a watch, as long as its list is kept.
+// inspectWatch applies the filters to a watch, and keeps what a pod is told by it, as long as its list is kept.
 func (p *Proxy) inspectWatch(q *question, resp *http.Response) {
+	defer p.filterWatch(q, resp) // what is kept is as the server sent it
 	if q.user.Asker != filter.Pod {
 		return
 	}
@@ -266,6 +269,73 @@ func (p *Proxy) inspectWatch(q *question, resp *http.Response) {
 		_ = pr.CloseWithError(err)
 	}()
 	resp.Body = &tee{ReadCloser: resp.Body, copy: pw}
+}
+
+// filterWatch applies the filters to the events of an answer.
+func (p *Proxy) filterWatch(q *question, resp *http.Response) {
+	view := cache.View{Chain: p.cfg.Chain, Request: q.filtered()}
+	if !p.cfg.Chain.Applies(view.Request) {
+		return
+	}
+	contentType, body := resp.Header.Get("Content-Type"), resp.Body
+	again := p.cfg.Chain.Changed(view.Request.Resource.GroupResource())
+	pr, pw := io.Pipe()
+	done := make(chan struct{})
+	var changed atomic.Bool
+	go func() {
+		select {
+		case <-done:
+		case <-again: // a filter has changed its mind
+			changed.Store(true)
+			_ = body.Close() // the end of the watch
+		}
+	}()
+	go func() {
+		defer close(done)
+		form := object.Form{Proto: object.IsProtoType(contentType)}
+		err := filterEvents(view, object.NewEventReader(contentType, body), form, pw)
+		if changed.Load() {
+			err = form.WriteError(pw, apierrors.NewResourceExpired("what this node shows has changed: list again").Status())
+		}
+		_ = pw.CloseWithError(err)
+	}()
+	resp.Body = &filteredBody{Reader: pr, closed: func() error { return errors.Join(pr.Close(), body.Close()) }}
+}
+
+// filteredBody is what is left of an answer.
+type filteredBody struct {
+	io.Reader
+	closed func() error
+}
+
+// Close implements io.Closer.
+func (b *filteredBody) Close() error { return b.closed() }
+
+// filterEvents passes events on as the asker shall see them.
+func filterEvents(view cache.View, events *object.EventReader, form object.Form, out io.Writer) error {
+	for {
+		e, err := events.Next()
+		if status := apierrors.APIStatus(nil); errors.As(err, &status) {
+			return form.WriteError(out, status.Status())
+		}
+		if err != nil {
+			return err
+		}
+		if e.Type != watch.Bookmark {
+			seen, err := view.See(e.Object)
+			if err != nil {
+				return err
+			}
+			if seen == nil { // gone, for this asker, who may not have known it
+				e.Type = watch.Deleted
+			} else {
+				e.Object = seen
+			}
+		}
+		if err := form.WriteEvent(out, e.Type, e.Object); err != nil {
+			return err
+		}
+	}
 }
 
 // tee passes a stream on and copies it.

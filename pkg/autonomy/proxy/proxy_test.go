@@ -1,15 +1,21 @@
 package proxy
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
 	"net/url"
+	"strconv"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/kedge-io/kedge/pkg/autonomy/cache"
@@ -123,5 +129,50 @@ func TestReportedConditions(t *testing.T) {
 	}}}
 	if got := reported(node); len(got) != 1 || got[0].Type != corev1.NodeDiskPressure || len(node.Status.Conditions) != 3 {
 		t.Errorf("%+v", got)
+	}
+}
+
+func TestEventsThatPassAreFiltered(t *testing.T) {
+	slices := discoveryv1.SchemeGroupVersion.WithResource("endpointslices")
+	chain := filter.NewChain(filter.Func{On: filter.For(slices.GroupResource(), filter.Pod), Do: func(_ filter.Request, o runtime.Object) runtime.Object {
+		if o.(*discoveryv1.EndpointSlice).Name == "hidden" {
+			return nil
+		}
+		out := o.(*discoveryv1.EndpointSlice).DeepCopy()
+		out.AddressType = "changed"
+		return out
+	}})
+	view := cache.View{Chain: chain, Request: filter.Request{Asker: filter.Pod, Resource: slices}}
+	kind := discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice")
+	var in, out bytes.Buffer
+	form := object.Form{Proto: true}
+	for i, name := range []string{"shown", "hidden"} {
+		o, err := object.Of(kind, &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Name: name, ResourceVersion: strconv.Itoa(i + 1)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := form.WriteEvent(&in, watch.Added, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mark, err := object.Bookmark(kind, 9, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := form.WriteEvent(&in, watch.Bookmark, mark); err != nil {
+		t.Fatal(err)
+	}
+	if err := filterEvents(view, object.NewEventReader(form.ContentType(true), &in), form, &out); !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	events := object.NewEventReader(form.ContentType(true), &out)
+	for _, want := range []watch.EventType{watch.Added, watch.Deleted, watch.Bookmark} {
+		e, err := events.Next()
+		if err != nil || e.Type != want {
+			t.Fatalf("%+v, %v; want %s", e, err, want)
+		}
+		if decoded, err := e.Object.Decode(); want == watch.Added && (err != nil || decoded.(*discoveryv1.EndpointSlice).AddressType != "changed") {
+			t.Errorf("%+v, %v", decoded, err)
+		}
 	}
 }
