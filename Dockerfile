@@ -1,7 +1,7 @@
 # A site in a container: the program and nothing else. Build the program first: make release ARCHS=amd64.
 #
 #   docker build -t kedge .
-#   docker run -d --privileged --tmpfs /run -v kedge:/var/lib/kedge -p 6443:6443 kedge
+#   docker run -d --privileged --init --cgroupns=host --tmpfs /run -v kedge:/var/lib/kedge -p 6443:6443 kedge
 FROM scratch
 ARG TARGETARCH=amd64
 COPY --chmod=0755 dist/kedge-${TARGETARCH} /bin/kedge
