@@ -596,6 +596,9 @@ delete_links
 delete_tables
 delete_cgroups
 rm -rf /run/kedge /run/flannel
+# Where device mappers made for KubeEdge look for kedge.
+[ ! -S /etc/kubeedge/dmi.sock ] || rm -f /etc/kubeedge/dmi.sock
+rmdir /etc/kubeedge 2>/dev/null
 exit 0
 SCRIPT
 }
