@@ -595,7 +595,9 @@ unmount_all
 delete_links
 delete_tables
 delete_cgroups
-rm -rf /run/kedge /run/flannel
+# What runc knows of the containers; another containerd has its own below other names.
+rm -rf /run/kedge /run/flannel /run/containerd/runc/k8s.io
+rmdir /run/containerd/runc /run/containerd 2>/dev/null
 # Where device mappers made for KubeEdge look for kedge.
 [ ! -S /etc/kubeedge/dmi.sock ] || rm -f /etc/kubeedge/dmi.sock
 rmdir /etc/kubeedge 2>/dev/null
