@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"hash/fnv"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -82,12 +83,12 @@ func (c *Controller) decide(n *corev1.Node, v verdict.Verdict, now time.Time) {
 	if before == "" && v.State == verdict.Linked || !c.leading.Load() {
 		return
 	}
-	kind := corev1.EventTypeWarning
+	kind, level := corev1.EventTypeWarning, slog.LevelWarn
 	if v.State == verdict.Linked {
-		kind = corev1.EventTypeNormal
+		kind, level = corev1.EventTypeNormal, slog.LevelInfo
 	}
 	c.events.Event(&corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID}, kind, "Node"+string(v.State), v.Why)
-	c.cfg.Log.Warn("node has changed its state", "node", n.Name, "state", v.State, "reason", v.Why)
+	c.cfg.Log.Log(context.Background(), level, "node has changed its state", "node", n.Name, "state", v.State, "reason", v.Why)
 }
 
 // settings reads the ConfigMap, the one of kube-system first.

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kedge-io/kedge/test/lab"
 )
 
 func TestNeighbours(t *testing.T) {
@@ -35,10 +37,27 @@ func TestNeighbours(t *testing.T) {
 	s.stands("Linked", "a1", "a2", "a3")
 	s.stays(before)
 
-	t.Log("one agent loses its power")
+	s.powerCut(a2, a3)
+
+	t.Log("units of two and of one: nobody can tell, nothing happens")
+	s.s1.Kubectl("label", "node", "a3", "--overwrite", "apps.openyurt.io/nodepool=barn", "node-role.kubernetes.io/edge=")
+	before = s.pods()
+	a1.Exec("ip", "link", "set", "eth0", "down")
+	s.server(a3, true)
+	s.stands("Lost", "a1", "a3")
+	s.stays(before)
+}
+
+// powerCut switches an agent off and on again, of which another one is a neighbour.
+func (s *scene) powerCut(a2, a3 *lab.Node) {
+	s.Helper()
+	s.Log("one agent loses its power")
 	a3.PowerOff()
-	t.Logf("its pods run elsewhere after %s", s.moved(a3).Round(100*time.Millisecond))
+	s.Logf("its pods run elsewhere after %s", s.moved(a3).Round(100*time.Millisecond))
 	s.stands("Dead", "a3")
+	if out := s.s1.Kubectl("get", "--raw", "/metrics"); !strings.Contains(out, `kedge_nodes{state="Dead"} 1`) {
+		s.Error("the metric does not know of the dead node")
+	}
 	a3.PowerOn()
 	a3.Start()
 	s.stands("Linked", "a3")
@@ -55,14 +74,6 @@ func TestNeighbours(t *testing.T) {
 		return nil
 	})
 	if log := s.s1.Log() + a2.Log(); strings.Contains(log, "level=ERROR") {
-		t.Errorf("log:\n%s", log)
+		s.Errorf("log:\n%s", log)
 	}
-
-	t.Log("units of two and of one: nobody can tell, nothing happens")
-	s.s1.Kubectl("label", "node", "a3", "--overwrite", "apps.openyurt.io/nodepool=barn", "node-role.kubernetes.io/edge=")
-	before = s.pods()
-	a1.Exec("ip", "link", "set", "eth0", "down")
-	s.server(a3, true)
-	s.stands("Lost", "a1", "a3")
-	s.stays(before)
 }

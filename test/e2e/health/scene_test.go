@@ -27,18 +27,44 @@ type scene struct {
 }
 
 // hold is how long something must stay as it is.
-const hold = 8 * time.Second
+const hold = 5 * time.Second
 
-// workload is a Deployment with one pod on each agent and no patience with nodes that are out of reach, behind a Service.
+// replicas is how many pods there are: three of a Deployment and three of a StatefulSet.
+const replicas = 6
+
+// workload is those, spread over the agents and without patience with nodes that are out of reach, behind a Service.
 const workload = `
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web}
 spec:
   replicas: 3
-  selector: {matchLabels: {app: web}}
+  selector: {matchLabels: {app: web, is: deployed}}
   template:
-    metadata: {labels: {app: web}}
+    metadata: {labels: {app: web, is: deployed}}
+    spec:
+      nodeSelector: {crop: wheat}
+      terminationGracePeriodSeconds: 1
+      topologySpreadConstraints:
+      - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: web}}}
+      tolerations:
+      - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 1}
+      containers:
+      - name: main
+        image: kedge.local/busybox:1
+        command: [sh, -c, "httpd -f -p 8080 -h /etc"]
+        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 2}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  replicas: 3
+  serviceName: web
+  podManagementPolicy: Parallel
+  selector: {matchLabels: {app: web, is: stateful}}
+  template:
+    metadata: {labels: {app: web, is: stateful}}
     spec:
       nodeSelector: {crop: wheat}
       terminationGracePeriodSeconds: 1
@@ -83,7 +109,7 @@ func newScene(t *testing.T) *scene {
 	}
 	s.s1.Kubectl("-n", "kube-system", "patch", "configmap", "edge-health-config", "--type", "merge", "-p", `{"data":{"lost-after":"10s"}}`)
 	s.s1.Apply(workload)
-	s.s1.AwaitPods("default", "app=web", 3)
+	s.s1.AwaitPods("default", "app=web", replicas)
 	for _, name := range []string{"a1", "a2", "a3"} {
 		s.await(name+" knows its neighbours", func() error {
 			if report := s.node(name).Annotations["autonomy.kedge.io/neighbours"]; strings.Count(report, `"a`) != 3 { // the word alive and two names
@@ -212,7 +238,7 @@ func (s *scene) moved(from *lab.Node) time.Duration {
 				}
 			}
 		}
-		if ready != 3 || s.endpoints() != 3 {
+		if ready != replicas || s.endpoints() != replicas {
 			return errors.New(fmt.Sprint(s.pods()))
 		}
 		return nil
