@@ -651,6 +651,9 @@ kubelet=/var/lib/kubelet
 for directory in "$CONFIG_DIR" "$DATA_DIR" $kubelet /var/log/pods /var/log/containers; do
 	[ ! -d "$directory" ] || remove "$directory"
 done
+# Other CNI networks keep theirs below other names.
+rm -f /var/lib/cni/results/kedge-* /var/lib/cni/results/cni-loopback-*
+rmdir /var/lib/cni/results /var/lib/cni 2>/dev/null
 rm -f "$BIN_DIR/kedge" "$BIN_DIR/kedge-killall.sh" "$0"
 exit 0
 SCRIPT
