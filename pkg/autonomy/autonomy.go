@@ -7,6 +7,7 @@ package autonomy
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -110,6 +111,10 @@ func New(cfg Config) (*NodeAPI, error) {
 	if err := n.connect(); err != nil {
 		return nil, err
 	}
+	roots, err := n.serverRoots()
+	if err != nil {
+		return nil, err
+	}
 	tokens := &identity.Tokens{
 		Keys: n.keys, Local: n.local, Now: time.Now,
 		Alive: func(namespace, name, uid string) bool {
@@ -121,10 +126,22 @@ func New(cfg Config) (*NodeAPI, error) {
 		Gate:      &identity.Gate{Own: n.own(), ClientCA: n.nodes.ClientCA, Local: n.local},
 		Audiences: []string{"https://kubernetes.default.svc." + cfg.ClusterDomain, "kedge"},
 		Kubelet:   credential(n.nodes.ClientKubelet), KubeletAddress: "127.0.0.1:10250",
-		// The kubelet's certificate is for the node's name; what answers at this address is the kubelet, or the machine is not ours any more.
-		KubeletTLS: &tls.Config{Certificates: []tls.Certificate{operator}, InsecureSkipVerify: true}, //nolint:gosec // see above
+		KubeletTLS: &tls.Config{Certificates: []tls.Certificate{operator}, RootCAs: roots, ServerName: cfg.NodeName, MinVersion: tls.VersionTLS12},
 	})
 	return n, nil
+}
+
+// serverRoots is the authority that certified the kubelet's own API, as the servers.
+func (n *NodeAPI) serverRoots() (*x509.CertPool, error) {
+	data, err := os.ReadFile(n.nodes.ServerCA)
+	if err != nil {
+		return nil, fmt.Errorf("read the server's authority: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(data) {
+		return nil, fmt.Errorf("%s holds no certificate", n.nodes.ServerCA)
+	}
+	return roots, nil
 }
 
 // connect opens the store and prepares the link.

@@ -18,7 +18,7 @@ import (
 // Limits of a scope.
 const (
 	// history is how many changes a watch may lag behind, and how many deletions are remembered for watches that resume.
-	history = 1024
+	history = 256
 	// maxSeen bounds a collection of objects that were read one by one.
 	maxSeen = 1024
 	// progressEvery is how often a quiet scope records that it is up to date.

@@ -2,9 +2,11 @@ package proxy
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -191,7 +193,11 @@ func (p *Proxy) toKubelet(w http.ResponseWriter, r *http.Request, q *question, o
 		p.fail(w, r, err)
 		return
 	}
-	pod := decoded.(*corev1.Pod)
+	pod, ok := decoded.(*corev1.Pod)
+	if c := r.URL.Query().Get("container"); !ok || c != "" && !hasContainer(pod, c) {
+		p.fail(w, r, apierrors.NewBadRequest(fmt.Sprintf("pod %s has no container %q", q.Name, c)))
+		return
+	}
 	target := &url.URL{Scheme: "https", Host: p.cfg.KubeletAddress}
 	target.Path, target.RawQuery = kubeletPath(pod, q.Subresource, r.URL.Query())
 	proxy := httputil.ReverseProxy{
@@ -208,11 +214,21 @@ func (p *Proxy) toKubelet(w http.ResponseWriter, r *http.Request, q *question, o
 	proxy.ServeHTTP(w, r)
 }
 
+// hasContainer says whether a pod has a container of this name: it becomes a part of a path.
+func hasContainer(pod *corev1.Pod, name string) bool {
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		if c.Name == name {
+			return true
+		}
+	}
+	return slices.ContainsFunc(pod.Spec.EphemeralContainers, func(c corev1.EphemeralContainer) bool { return c.Name == name })
+}
+
 // kubeletPath is where the kubelet serves what the API serves as a subresource.
 func kubeletPath(pod *corev1.Pod, subresource string, query url.Values) (path, rawQuery string) {
 	container := query.Get("container")
 	if container == "" && len(pod.Spec.Containers) > 0 {
-		if container = pod.Annotations["kubectl.kubernetes.io/default-container"]; container == "" {
+		if container = pod.Annotations["kubectl.kubernetes.io/default-container"]; !hasContainer(pod, container) {
 			container = pod.Spec.Containers[0].Name
 		}
 	}

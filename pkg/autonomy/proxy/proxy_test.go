@@ -46,6 +46,18 @@ func TestKubeletPath(t *testing.T) {
 	}
 }
 
+func TestContainersAreNamesOfThePod(t *testing.T) {
+	pod := &corev1.Pod{Spec: corev1.PodSpec{
+		Containers: []corev1.Container{{Name: "main"}}, InitContainers: []corev1.Container{{Name: "init"}},
+		EphemeralContainers: []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debug"}}},
+	}}
+	for name, want := range map[string]bool{"main": true, "init": true, "debug": true, "": false, "../../exec/ns/p/main": false} {
+		if got := hasContainer(pod, name); got != want {
+			t.Errorf("%q: %v", name, got)
+		}
+	}
+}
+
 func TestScopeKeys(t *testing.T) {
 	ask := func(asker filter.Asker, resource schema.GroupVersionResource, namespace, name, fields, labels string) cache.Key {
 		q := &question{user: identity.User{Asker: asker}, resource: resource, RequestInfo: &request.RequestInfo{Resource: resource.Resource, Namespace: namespace, Name: name}}

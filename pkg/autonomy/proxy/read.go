@@ -274,18 +274,27 @@ func mayRead(u identity.User, k cache.Key) bool {
 // find looks for an object in all scopes. complete says that one of them would have it.
 func (p *Proxy) find(q *question) (found *object.Object, complete bool) {
 	key := object.Key(q.Namespace, q.Name)
+	var remembered *object.Object
 	p.cfg.Cache.Each(q.resource, func(s *cache.Scope) {
-		if !mayRead(q.user, s.Key()) {
+		k := s.Key()
+		if !mayRead(q.user, k) {
 			return
 		}
 		o, all := s.Get(key)
-		if o != nil && (found == nil || o.Version > found.Version) {
-			found = o
+		into := &found
+		if k.Seen {
+			into = &remembered
 		}
-		k := s.Key()
+		if o != nil && (*into == nil || o.Version > (*into).Version) {
+			*into = o
+		}
 		covers := k.Namespace == "" || k.Namespace == q.Namespace
-		complete = complete || all && covers && k.Labels == "" && (k.Fields == "" || k.Fields == "metadata.name="+q.Name)
+		whole := k.Fields == "" || k.Fields == "metadata.name="+q.Name || q.user.Asker == filter.Kubelet && k == cache.PodsKey(p.cfg.NodeName)
+		complete = complete || all && covers && k.Labels == "" && whole
 	})
+	if found == nil && !complete { // what was read once may be gone, but nobody has said so
+		found = remembered
+	}
 	return found, complete
 }
 
