@@ -243,4 +243,3 @@ func (s *scene) run(unit string) {
 		_, _ = s.api.CoreV1().Pods("default").UpdateStatus(s.ctx, &p, metav1.UpdateOptions{}) // a conflict is tried again
 	}
 }
-

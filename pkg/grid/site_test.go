@@ -50,6 +50,16 @@ func (s *scene) testCanary() {
 	s.node("n4", map[string]string{"zone": "zone-5"})
 	s.awaitImage("canary-demo-zone-4", "")
 	s.awaitImage("canary-demo-zone-5", "nginx:1.7.9")
+	// However fast labels change, the last one counts.
+	for i := range 60 {
+		s.node("n4", map[string]string{"zone": fmt.Sprintf("zone-%d", 10+i%7)})
+	}
+	s.node("n4", map[string]string{"zone": "zone-5"})
+	s.awaitStatus("superedge.io/v1", "DeploymentGrid", "canary-demo", "3", "units")
+	for i := range 7 {
+		s.awaitImage(fmt.Sprintf("canary-demo-zone-%d", 10+i), "")
+	}
+	s.awaitImage("canary-demo-zone-5", "nginx:1.7.9")
 	s.node("n4", nil)
 	s.awaitImage("canary-demo-zone-5", "")
 	s.patch("superedge.io/v1", "DeploymentGrid", "canary-demo", `{"spec":{"templates":{"zone-1":"stable"}}}`)
@@ -238,7 +248,7 @@ func (s *scene) testPools() {
 
 func (s *scene) testMistakes() {
 	for text, want := range map[string]string{
-		strings.Replace(small("bad", "", "a:1"), "selector:", "replcas: 2, selector:", 1):                                                     "spec.template.replcas",
+		strings.Replace(small("bad", "", "a:1"), "selector:", "replcas: 2, selector:", 1):                                                       "spec.template.replcas",
 		`{apiVersion: site.superedge.io/v1alpha1, kind: NodeGroup, metadata: {name: bad}, spec: {autofindnodekeys: ["a b"]}}`:                   "spec.autofindnodekeys[0]",
 		`{apiVersion: apps.openyurt.io/v1alpha1, kind: YurtAppDaemon, metadata: {name: bad, namespace: default}, spec: {workloadTemplate: {}}}`: "spec.workloadTemplate",
 	} {

@@ -127,6 +127,7 @@ support     scripts/sbom
 support     scripts/testreport
 support     test/arch
 support     test/bench
+support     test/bench/fleet
 support     test/built
 support     test/conformance/critest
 support     test/conformance/critest/guest
@@ -137,6 +138,7 @@ support     test/e2e/helm
 support     test/conformance/ginkgo
 support     test/conformance/kubernetes
 support     test/e2e/ingress
+support     test/e2e/grid
 support     test/e2e/health
 support     test/e2e/devices
 support     test/e2e/join

@@ -79,7 +79,11 @@ func NodeGroup(obj, _ *unstructured.Unstructured) conversion.Verdict {
 	for i, k := range spec.AutoFindNodeKeys {
 		errs = append(errs, nodeLabel(keys.Index(i), k)...)
 	}
-	return conversion.Verdict{Errors: append(errs, selector(path.Child("selector"), spec.Selector)...)}
+	v := conversion.Verdict{Errors: append(errs, selector(path.Child("selector"), spec.Selector)...)}
+	if len(spec.Workload) > 0 {
+		v.Warnings = []string{"spec.workload has no effect in kedge: the status of each grid tells how its units are"}
+	}
+	return v
 }
 
 // NodePool checks a NodePool of any version.

@@ -1,0 +1,124 @@
+package grid
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// open is the Service of the fixture without session affinity, and one that every node publishes.
+const open = `
+apiVersion: superedge.io/v1
+kind: ServiceGrid
+metadata: {name: open, namespace: default}
+spec:
+  gridUniqKey: zone
+  template:
+    type: NodePort
+    selector: {appGrid: nginx}
+    ports: [{port: 80, targetPort: 80, nodePort: 30080}]
+`
+
+func TestTrafficStaysInsideTheUnit(t *testing.T) {
+	s := newScene(t)
+	s.fixture("superedge-grids")
+	s.s1.Apply(open)
+	s.await("dg", "deploymentgrid-demo", "{.status.units} {.status.readyUnits}", "2 2")
+	s.await("ssg", "statefulsetgrid-demo", "{.status.units} {.status.readyUnits}", "2 2")
+	service := "http://" + s.get("service", "open-svc", "{.spec.clusterIP}")
+	s.only(s.a1, service, "zone-1")
+	s.only(s.a2, service, "zone-1")
+	s.only(s.b1, service, "zone-2")
+	s.only(s.a1, "http://"+s.a1.IP()+":30080", "zone-1")
+	s.only(s.b1, "http://"+s.get("service", "servicegrid-demo-svc", "{.spec.clusterIP}"), "zone-2")
+	if got := s.answers(s.s1, service, 5); got[""] != 5 {
+		t.Errorf("a node without a unit is answered by %v", got)
+	}
+	s.names()
+	s.newUnit(service)
+	s.cutOff(service)
+}
+
+// names uses the same name in both units.
+func (s *scene) names() {
+	s.Helper()
+	for _, unit := range []string{"zone-1", "zone-2"} {
+		pod := s.pod("deploymentgrid-demo-" + unit)
+		for url, want := range map[string]string{
+			"http://statefulsetgrid-demo-0.echogrid-demo-svc.default.svc": "statefulsetgrid-demo-" + unit + "-0",
+			"http://statefulsetgrid-demo-1.echogrid-demo-svc":             "statefulsetgrid-demo-" + unit + "-1",
+			"http://echogrid-demo-svc":                                    "statefulsetgrid-demo-" + unit + "-",
+		} {
+			s.lab.Await(url+" in "+unit, time.Minute, func() error {
+				out, err := s.s1.Run("/opt/kedge/bin/kedge", "kubectl", "exec", pod, "--", "wget", "-q", "-O-", url)
+				if err != nil || !strings.HasPrefix(out, want) {
+					return fmt.Errorf("answer %q, %w", out, err)
+				}
+				return nil
+			})
+		}
+	}
+	out := s.s1.Kubectl("exec", s.pod("deploymentgrid-demo-zone-1"), "--", "sh", "-c", "for i in $(seq 200); do wget -q -O- http://open-svc; done")
+	if got := count(out, 200); got["zone-1"] != 200 {
+		s.Errorf("200 requests of a pod in zone-1 were answered by %v", got)
+	}
+}
+
+// newUnit makes a unit of a node, and moves the node to another.
+func (s *scene) newUnit(service string) {
+	s.Helper()
+	begin := time.Now()
+	s.s1.Kubectl("label", "node", "c1", "zone=zone-3")
+	s.await("deployment", "deploymentgrid-demo-zone-3", "{.status.readyReplicas}", "2")
+	s.Logf("a new unit has its workloads %s after its first node was labelled", time.Since(begin).Round(time.Millisecond))
+	s.only(s.c1, service, "zone-3")
+	s.s1.Kubectl("label", "--overwrite", "node", "c1", "zone=zone-2")
+	s.only(s.c1, service, "zone-2")
+	if got := s.get("deployment", "deploymentgrid-demo-zone-3", "{.metadata.name}"); got != "" {
+		s.Error("the unit is gone and its workload is not")
+	}
+}
+
+// cutOff cuts the mall off from the server, and starts one of its nodes again.
+func (s *scene) cutOff(service string) {
+	s.Helper()
+	s.mall.Uplink().Cut()
+	s.only(s.a1, service, "zone-1")
+	s.only(s.a2, "http://"+s.a2.IP()+":30080", "zone-1")
+	s.a1.Kill()
+	s.a1.Start()
+	s.a1.AwaitReady()
+	s.only(s.a1, service, "zone-1")
+	s.mall.Uplink().Heal()
+	s.s1.AwaitNodes("a1", "a2")
+	s.only(s.a1, service, "zone-1")
+}
+
+func TestFixtures(t *testing.T) {
+	s := newScene(t)
+	s.fixture("superedge-canary")
+	s.fixture("tke-deploymentgrid")
+	s.fixture("tke-servicegrid")
+	image := "{.spec.template.spec.containers[0].image} {.status.readyReplicas}"
+	s.await("deployment", "canary-demo-zone-1", image, "nginx:1.9.1 2")
+	s.await("deployment", "canary-demo-zone-2", image, "nginx:1.7.9 1")
+	for _, unit := range []string{"zone-1", "zone-2"} {
+		s.await("deployment", "deploymentgrid-demo-"+unit, image, "nginx:1.7.9 2")
+	}
+	service := "http://" + s.get("service", "servicegrid-demo-svc", "{.spec.clusterIP}")
+	s.only(s.b1, service, "zone-2")
+
+	s.s1.Kubectl("label", "node", "b1", "store=beijing")
+	s.fixture("site")
+	s.await("node", "b1", "{.metadata.labels.tier} {.metadata.labels.stores} {.metadata.labels.stores-old-spelling}", "shop-floor beijing beijing")
+	s.await("nu", "store-beijing", "{.status.readyRate}", "1/1")
+	s.await("ng", "stores", "{.status.nodeUnits[0]}", "beijing")
+
+	s.s1.Kubectl("label", "node", "c1", "apps.openyurt.io/nodepool=hangzhou")
+	s.fixture("openyurt")
+	s.await("deployment", "web-hangzhou", image, "nginx:1.9.1 3")
+	s.await("node", "c1", "{.metadata.labels.region} {.spec.taints[0].key}", "hangzhou apps.openyurt.io/example")
+	s.await("yas", "web", "{.status.totalWorkloads} {.status.readyWorkloads}", "1 1")
+	s.await("np", "hangzhou", "{.status.readyNodeNum}", "1")
+}
