@@ -45,33 +45,73 @@ func (p *program) deviceCommand() *cli.Command {
 			{
 				Name: "get", Usage: "show devices", ArgsUsage: "[NAME]", Flags: []cli.Flag{namespace(), outputFlag()},
 				Action: func(c *cli.Context) error {
-					return p.showDevices(c.Context, c.String("namespace"), c.Args().Slice(), c.String("output"))
+					args, err := lateFlags(c)
+					if err != nil {
+						return err
+					}
+					return p.showDevices(c.Context, c.String("namespace"), args, c.String("output"))
 				},
 			},
 			{
 				Name: "describe", Usage: "show one device", ArgsUsage: "NAME", Flags: []cli.Flag{namespace()},
 				Action: func(c *cli.Context) error {
-					if c.Args().Len() != 1 {
-						return errors.New("device describe: give the name of one device")
+					args, err := lateFlags(c)
+					if err == nil && len(args) != 1 {
+						err = errors.New("device describe: give the name of one device")
 					}
-					return p.describeDevice(c.Context, c.String("namespace"), c.Args().First())
+					if err != nil {
+						return err
+					}
+					return p.describeDevice(c.Context, c.String("namespace"), args[0])
 				},
 			},
 			{
 				Name: "set", Usage: "set a property", ArgsUsage: "NAME PROPERTY VALUE", Flags: []cli.Flag{namespace()},
 				Action: func(c *cli.Context) error {
-					if c.Args().Len() != 3 {
-						return errors.New("device set: give the name of a device, a property and a value")
+					args, err := lateFlags(c)
+					if err == nil && len(args) != 3 {
+						err = errors.New("device set: give the name of a device, a property and a value")
 					}
-					return p.setDevice(c.Context, c.String("namespace"), c.Args().Slice())
+					if err != nil {
+						return err
+					}
+					return p.setDevice(c.Context, c.String("namespace"), args)
 				},
 			},
 			{
 				Name: "watch", Usage: "show each change", ArgsUsage: "[NAME]", Flags: []cli.Flag{namespace(), outputFlag()},
 				Action: func(c *cli.Context) error {
-					return p.watchDevices(c.Context, c.String("namespace"), c.Args().Slice(), c.String("output"))
+					args, err := lateFlags(c)
+					if err != nil {
+						return err
+					}
+					return p.watchDevices(c.Context, c.String("namespace"), args, c.String("output"))
 				},
 			}}, p.busCommands()...)...)
+}
+
+// lateFlags takes the flags behind the arguments, where kubectl takes them too, and returns the arguments. A value may begin with a dash.
+func lateFlags(c *cli.Context) (args []string, err error) {
+	long := map[string]string{"-n": "namespace", "--namespace": "namespace", "-o": "output", "--output": "output"}
+	rest := c.Args().Slice()
+	for i := 0; i < len(rest); i++ {
+		name, value, has := strings.Cut(rest[i], "=")
+		flag, known := long[name]
+		if !known {
+			args = append(args, rest[i])
+			continue
+		}
+		if !has {
+			if i++; i == len(rest) {
+				return nil, fmt.Errorf("%s: it wants a value", name)
+			}
+			value = rest[i]
+		}
+		if err := c.Set(flag, value); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return args, nil
 }
 
 // deviceDoors are the ways to devices from this machine: its own node's, and on a server the cluster's.

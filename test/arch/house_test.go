@@ -128,6 +128,7 @@ support     scripts/testreport
 support     test/arch
 support     test/bench
 support     test/bench/fleet
+support     test/bench/twins
 support     test/built
 support     test/conformance/critest
 support     test/conformance/critest/guest

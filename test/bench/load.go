@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/kedge-io/kedge/pkg/datastore"
 	"github.com/kedge-io/kedge/pkg/datastore/measure"
+	"github.com/kedge-io/kedge/test/bench/twins"
 	"github.com/kedge-io/kedge/test/lab"
 )
 
@@ -273,4 +275,78 @@ func anonymous(n *lab.Node) (float64, error) {
 		return 0, err
 	}
 	return kilobytes(text)["Pss_Anon"] / 1024, nil
+}
+
+// devices measures a thousand devices on one node, each with a value that changes once a second, and the way of a desired value to the
+// driver.
+func (b *bench) devices() error {
+	const count = 1000
+	l := lab.New(b.tb)
+	server := l.AddSite("bench").AddNode("server", lab.Server())
+	farm := l.AddSiteBehindNAT("farm")
+	server.Start()
+	server.AwaitReady()
+	node := farm.AddNode("node", lab.Agent("--server", server.URL(), "--token", server.Exec("cat", "/var/lib/kedge/server/agent-token")))
+	node.Start()
+	server.AwaitNodes("node")
+	node.AwaitReady()
+	b.wait(settleTime)
+	site, err := twins.New(server, node)
+	if err != nil {
+		return err
+	}
+	before, err := b.twinLoad(server, node)
+	if err != nil {
+		return err
+	}
+	if err := site.Add(b.ctx, count); err != nil {
+		return err
+	}
+	site.Drive()
+	defer site.Stop()
+	if err := b.patiently("reports of all devices", func() error { return site.Reporting(b.ctx, count) }); err != nil {
+		return err
+	}
+	b.wait(settleTime)
+	after, err := b.twinLoad(server, node)
+	if err != nil {
+		return err
+	}
+	note := fmt.Sprintf("%d devices at 1 Hz on one node, less the same time without", count)
+	b.report.add(
+		row{"devices, server CPU added", after.server - before.server, "% of a core", "15; 5", note},
+		row{"devices, agent CPU added", after.node - before.node, "% of a core", "", note + ", without the driver's own process"},
+		row{"devices, agent memory added", after.memory - before.memory, "MiB", "", note + ", PSS anonymous"},
+		row{"devices, agent disk writes", after.disk - before.disk, "MB a day", "", note},
+	)
+	times := make([]time.Duration, 20)
+	for i := range times {
+		if times[i], err = site.Latency(b.ctx, i+1); err != nil {
+			return err
+		}
+	}
+	b.report.add(row{"desired value, API to driver", percentile(times, 50).Seconds() * 1000, "ms", "1000; 20", "median of 20, under that load"})
+	return nil
+}
+
+// twinCost is what a server and a node use: shares of a core, MiB, MB a day.
+type twinCost struct{ server, node, memory, disk float64 }
+
+func (b *bench) twinLoad(server, node *lab.Node) (c twinCost, err error) {
+	const watch = time.Minute
+	var pids [2]string
+	for i, n := range []*lab.Node{server, node} {
+		status, err := n.Status()
+		if err != nil {
+			return c, err
+		}
+		pids[i] = strconv.Itoa(status.PID)
+	}
+	s, a, d := cpuSeconds(server, pids[0]), cpuSeconds(node, pids[1]), writtenBytes(node, pids[1])
+	b.wait(watch)
+	c.server = (cpuSeconds(server, pids[0]) - s) / watch.Seconds() * 100
+	c.node = (cpuSeconds(node, pids[1]) - a) / watch.Seconds() * 100
+	c.disk = (writtenBytes(node, pids[1]) - d) / watch.Hours() * 24 / 1e6
+	c.memory = kilobytes(node.Exec("cat", "/proc/"+pids[1]+"/smaps_rollup"))["Pss_Anon"] / 1024
+	return c, nil
 }

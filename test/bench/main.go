@@ -42,6 +42,7 @@ func steps() []step {
 		{"addons", (*bench).addons},
 		{"store", (*bench).store},
 		{"grid", (*bench).grid},
+		{"devices", (*bench).devices},
 	}
 }
 
