@@ -55,6 +55,8 @@ func harmless() []string {
 		"Failed to initialize CSINode",
 		"node updates may not change podCIDR", // the controller-manager gives a new node addresses twice, and the first ones stay
 		"Failed to update lease",              // the server renewed it meanwhile; a failure that lasts has a line of its own
+		"failed to recreate vxlan",            // it is made anew in another way
+		"failed to get network config",        // the same
 		"vxlan device is nil",                 // a cluster without IPv4
 		"Failed to list existing nftables objects",
 		"broadcaster already stopped", // stopping

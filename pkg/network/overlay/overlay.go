@@ -206,6 +206,7 @@ const (
 	look      = 10 * time.Second
 	firstWait = time.Second
 	lastWait  = 30 * time.Second
+	stopTime  = 3 * time.Second
 )
 
 // Run keeps the backend going until ctx is done. What stands in its way is said once, and tried again.
@@ -261,7 +262,10 @@ func (o *Overlay) once(ctx context.Context) error {
 	}()
 	o.awaitEnd(ctx, out, cidrs)
 	stop()
-	<-done
+	select {
+	case <-done:
+	case <-time.After(stopTime): // a backend that ends while it is told of a peer waits for itself
+	}
 	return nil
 }
 
