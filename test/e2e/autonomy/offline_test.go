@@ -192,6 +192,8 @@ func TestNodeWorksWhileCutOff(t *testing.T) {
 		return nil
 	})
 
+	t.Logf("connected: %+v, %s KiB of memory (PSS)", s.state(), s.a1.Exec("sh", "-c", "cat /proc/$(pidof -s kedge)/smaps_rollup | awk '/^Pss:/{print $2}'"))
+
 	uplink := s.farm.Uplink()
 	uplink.Cut()
 	s.awaitState("down")
