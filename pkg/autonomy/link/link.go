@@ -38,6 +38,8 @@ const (
 	doubtTimeout = 3 * time.Second
 	// longestPause is between probes after a long outage.
 	longestPause = 2 * time.Second
+	// startPause is between probes while everything waits for a server that starts.
+	startPause = 100 * time.Millisecond
 	// Connections that say nothing for long are probed; the tunnel notices a lost link sooner, and ends them.
 	pingAfter, pingTimeout = 5 * time.Minute, 15 * time.Second
 )
@@ -235,6 +237,9 @@ func (l *Link) search(ctx context.Context) {
 			default:
 			}
 		})
+		if state, _, _ := l.State(); state == Starting {
+			pause = min(pause, startPause)
+		}
 		select {
 		case <-ctx.Done():
 			return
