@@ -654,6 +654,8 @@ done
 # Other CNI networks keep theirs below other names.
 rm -f /var/lib/cni/results/kedge-* /var/lib/cni/results/cni-loopback-*
 rmdir /var/lib/cni/results /var/lib/cni 2>/dev/null
+# The controllers make a directory for volume plugins; with a plugin in it, it stays.
+(cd /usr/libexec 2>/dev/null && rmdir -p kubernetes/kubelet-plugins/volume/exec 2>/dev/null)
 rm -f "$BIN_DIR/kedge" "$BIN_DIR/kedge-killall.sh" "$0"
 exit 0
 SCRIPT
