@@ -29,7 +29,8 @@ type report struct {
 }
 
 // publisher decides when which device is reported. Each has its turn in the order in which they changed, at most once an interval, and
-// all together at most at the rate.
+// all together at most at the rate. Requests are on their way in the background: one that hangs does not keep the next reports from being
+// cut.
 type publisher struct {
 	link    *Link
 	changes *hub.Changes
@@ -38,15 +39,26 @@ type publisher struct {
 	last    map[string]time.Time
 	tokens  float64
 	filled  time.Time
-	away    bool      // reports go to disk, behind those that wait there
+	held    []report // cut while others are on their way to the API
+	away    bool     // reports go to disk, behind those that wait there
+	flying  bool
+	landed  chan landing
 	retry   time.Time // when the API is tried again
 	pause   time.Duration
 	dropped int
 }
 
+// landing is what became of reports that were on their way.
+type landing struct {
+	replay bool
+	left   []report // not taken because the API is away
+	again  []string // devices of which the API would not have a report
+	ok     bool     // of a replay: go on at once
+}
+
 func newPublisher(l *Link) *publisher {
 	return &publisher{
-		link: l, changes: l.cfg.Hub.Subscribe(hub.Specification|hub.Reported|hub.Refreshed, true),
+		link: l, changes: l.cfg.Hub.Subscribe(hub.Specification|hub.Reported|hub.Refreshed, true), landed: make(chan landing, 1),
 		queued: map[string]bool{}, last: map[string]time.Time{}, tokens: float64(l.cfg.Rate), filled: time.Now(),
 		away: l.cfg.Hub.Store().Waiting() > 0, pause: firstRetry,
 	}
@@ -55,15 +67,19 @@ func newPublisher(l *Link) *publisher {
 func (p *publisher) run(ctx context.Context) {
 	defer p.changes.Close()
 	for ctx.Err() == nil {
-		if len(p.queue) == 0 && !p.away {
+		if len(p.queue)+len(p.held) == 0 && !p.away && !p.flying {
 			if !p.changes.Await(ctx) {
-				return
+				break
 			}
 		} else if !sleep(ctx, pulse) {
-			return
+			break
 		}
 		p.step(ctx, time.Now())
 	}
+	if p.flying {
+		p.land(<-p.landed)
+	}
+	p.keep(p.held)
 }
 
 // step does what is due.
@@ -78,21 +94,52 @@ func (p *publisher) step(ctx context.Context, now time.Time) {
 	reports, err := p.cut(now)
 	if err != nil {
 		p.link.cfg.Log.Warn("reports of devices wait", "error", err)
-		return
+	}
+	select {
+	case l := <-p.landed:
+		p.land(l)
+	default:
 	}
 	if p.away {
 		p.keep(reports)
-		if !now.Before(p.retry) {
-			p.replay(ctx)
-		}
-		return
+	} else {
+		p.held = append(p.held, reports...)
 	}
-	left, again := p.link.sendAll(ctx, reports)
-	p.later(again)
-	if len(left) > 0 {
-		p.keep(left)
-		p.away, p.pause = true, firstRetry
+	switch {
+	case p.flying:
+	case p.away && !now.Before(p.retry):
+		p.fly(func() landing { return p.replay(ctx) })
+	case !p.away && len(p.held) > 0:
+		batch := p.held
+		p.held = nil
+		p.fly(func() landing {
+			left, again := p.link.deliver(ctx, batch)
+			return landing{left: left, again: again}
+		})
+	}
+}
+
+func (p *publisher) fly(do func() landing) {
+	p.flying = true
+	go func() { p.landed <- do() }()
+}
+
+func (p *publisher) land(l landing) {
+	p.flying = false
+	p.later(l.again)
+	switch {
+	case l.replay && !l.ok, !l.replay && len(l.left) > 0:
+		if !p.away {
+			p.away, p.pause = true, firstRetry
+		}
+		p.keep(append(l.left, p.held...))
+		p.held = nil
 		p.wait()
+	case l.replay:
+		p.pause = firstRetry
+		if p.link.cfg.Hub.Store().Waiting() == 0 {
+			p.away, p.dropped = false, 0
+		}
 	}
 }
 
@@ -183,17 +230,12 @@ func (p *publisher) wait() {
 	p.pause = min(2*p.pause, lastRetry)
 }
 
-// replay sends reports that wait, the oldest first. When none is left, reports go straight to the API again.
-func (p *publisher) replay(ctx context.Context) {
+// replay sends reports that wait, the oldest first.
+func (p *publisher) replay(ctx context.Context) landing {
 	waiting, err := p.link.cfg.Hub.Store().Oldest(batch)
 	if err != nil {
 		p.link.cfg.Log.Warn("waiting reports cannot be read", "error", err)
-		p.wait()
-		return
-	}
-	if len(waiting) == 0 {
-		p.away, p.dropped = false, 0
-		return
+		return landing{replay: true}
 	}
 	var reports []report
 	for _, w := range waiting {
@@ -205,15 +247,9 @@ func (p *publisher) replay(ctx context.Context) {
 		reports = append(reports, r)
 	}
 	done, reached, again := p.link.resend(ctx, reports)
-	p.later(again)
 	if err := p.link.cfg.Hub.Store().Remove(done); err != nil {
 		p.link.cfg.Log.Warn("reports that have arrived are not removed", "error", err)
-		p.wait()
-		return
+		reached = false
 	}
-	if !reached {
-		p.wait()
-		return
-	}
-	p.pause = firstRetry
+	return landing{replay: true, ok: reached, again: again}
 }

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -33,17 +34,40 @@ const (
 	away            // the API cannot be reached
 )
 
-// sendAll sends one report for each device and returns those that have to wait, and the devices to be tried again with a newer one.
-func (l *Link) sendAll(ctx context.Context, reports []report) (left []report, again []string) {
-	for i, o := range parallel(reports, func(r report) outcome { return l.send(ctx, r) }) {
-		switch o {
-		case away:
-			left = append(left, reports[i])
-		case refused:
-			again = append(again, reports[i].Key)
+// deliver sends reports, each device's in order, and returns those that have to wait, and the devices to be tried again with a newer one.
+func (l *Link) deliver(ctx context.Context, reports []report) (left []report, again []string) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	keys, byDevice := grouped(reports)
+	var mu sync.Mutex
+	outcomes := parallel(keys, func(key string) (o outcome) {
+		for i, r := range byDevice[key] {
+			if o = l.send(ctx, r); o == away {
+				cancel() // the others need not find out one by one
+				mu.Lock()
+				left = append(left, byDevice[key][i:]...)
+				mu.Unlock()
+				return away
+			}
+		}
+		return o
+	})
+	for i, o := range outcomes {
+		if o == refused {
+			again = append(again, keys[i])
 		}
 	}
+	slices.SortFunc(left, func(a, b report) int { return cmp.Compare(a.sequence, b.sequence) })
 	return left, again
+}
+
+// grouped sorts reports by device and leaves each device's in order.
+func grouped(reports []report) (keys []string, byDevice map[string][]report) {
+	byDevice = map[string][]report{}
+	for _, r := range reports {
+		byDevice[r.Key] = append(byDevice[r.Key], r)
+	}
+	return slices.Sorted(maps.Keys(byDevice)), byDevice
 }
 
 func parallel[T any](items []T, do func(T) outcome) []outcome {
@@ -63,18 +87,20 @@ func parallel[T any](items []T, do func(T) outcome) []outcome {
 
 // resend sends waiting reports, each device's in order. Reports that arrived before a crash are known by their number and not sent twice.
 func (l *Link) resend(ctx context.Context, reports []report) (done []uint64, reached bool, again []string) {
-	byDevice := map[string][]report{}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	for _, r := range reports {
 		if r.Key == "" {
 			done = append(done, r.sequence)
-			continue
 		}
-		byDevice[r.Key] = append(byDevice[r.Key], r)
 	}
-	keys := slices.Sorted(maps.Keys(byDevice))
+	keys, byDevice := grouped(slices.DeleteFunc(reports, func(r report) bool { return r.Key == "" }))
 	var mu sync.Mutex
 	outcomes := parallel(keys, func(key string) outcome {
 		sent, o := l.resendDevice(ctx, byDevice[key])
+		if o == away {
+			cancel()
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		done = append(done, sent...)
