@@ -15,8 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// workers is how many files are applied at the same time.
-const workers = 4
+// workers is how many files are worked on at the same time: enough that the datastore commits many writes together.
+const workers = 8
 
 // pass carries out the decisions about all files once. It is thrown away afterwards.
 type pass struct {
@@ -54,37 +54,40 @@ func (p *pass) run(ctx context.Context, steps []step) error {
 	p.each(ctx, applying, func(ctx context.Context, s step) error { return p.applyObjects(ctx, s, true) })
 	p.client.ForgetKinds() // definitions may be new
 	p.each(ctx, applying, func(ctx context.Context, s step) error { return p.applyObjects(ctx, s, false) })
-	for _, s := range steps {
-		if p.down != nil {
-			break
-		}
+	p.parallel(steps, func(s step) {
 		switch err := p.finish(ctx, s); {
 		case kube.Unavailable(err):
 			p.fail(fmt.Errorf("add-on %s: %w", s.name, err))
 		case err != nil:
 			p.log.Warn("add-on record not written", "name", s.name, "error", err)
-			p.inv[s.rel].failed(p.now)
+			p.tracked(s.rel).failed(p.now)
 		}
-	}
+	})
 	p.client.ForgetKinds() // until the next change of a file nobody needs the memory
 	return p.down
 }
 
 // each runs do for every step, a few at a time, until the API goes away. Other errors count against the step's file.
 func (p *pass) each(ctx context.Context, steps []step, do func(context.Context, step) error) {
+	p.parallel(steps, func(s step) {
+		switch err := do(ctx, s); {
+		case kube.Unavailable(err):
+			p.fail(err)
+		case err != nil:
+			p.results[s.rel].errs = append(p.results[s.rel].errs, err)
+		}
+	})
+}
+
+// parallel runs do for every step, until the API goes away. Steps are of different files.
+func (p *pass) parallel(steps []step, do func(step)) {
 	queue := make(chan step)
 	var wg sync.WaitGroup
 	for range min(workers, len(steps)) {
 		wg.Go(func() {
 			for s := range queue {
-				if p.isDown() {
-					continue
-				}
-				switch err := do(ctx, s); {
-				case kube.Unavailable(err):
-					p.fail(err)
-				case err != nil:
-					p.results[s.rel].errs = append(p.results[s.rel].errs, err)
+				if !p.isDown() {
+					do(s)
 				}
 			}
 		})
@@ -94,6 +97,20 @@ func (p *pass) each(ctx context.Context, steps []step, do func(context.Context, 
 	}
 	close(queue)
 	wg.Wait()
+}
+
+// tracked is what the inventory knows of a file.
+func (p *pass) tracked(rel string) *tracked {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.inv[rel]
+}
+
+// drop takes a file out of the inventory.
+func (p *pass) drop(rel string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.inv, rel)
 }
 
 func (p *pass) fail(err error) {
@@ -113,7 +130,7 @@ func (p *pass) isDown() bool {
 // prepare checks changed files with a dry run, so that a file the server refuses changes nothing, and then notes on the
 // record what is about to be applied, so that nothing is forgotten if kedge dies meanwhile.
 func (p *pass) prepare(ctx context.Context, s step) error {
-	f, t, r := p.files[s.rel], p.inv[s.rel], p.results[s.rel]
+	f, t, r := p.files[s.rel], p.tracked(s.rel), p.results[s.rel]
 	for _, obj := range t.objects {
 		annotations := obj.GetAnnotations()
 		if annotations == nil {
@@ -151,7 +168,7 @@ func (p *pass) dryRun(ctx context.Context, objects []*unstructured.Unstructured,
 
 // applyObjects applies the objects that all files need early, or the others.
 func (p *pass) applyObjects(ctx context.Context, s step, early bool) error {
-	t, r := p.inv[s.rel], p.results[s.rel]
+	t, r := p.tracked(s.rel), p.results[s.rel]
 	if r.refused != "" {
 		return nil
 	}
@@ -174,13 +191,13 @@ func (p *pass) applyObjects(ctx context.Context, s step, early bool) error {
 
 // finish prunes, writes the record, and tells people what is new.
 func (p *pass) finish(ctx context.Context, s step) error {
-	t, f := p.inv[s.rel], p.files[s.rel]
+	t, f := p.tracked(s.rel), p.files[s.rel]
 	var o outcome
 	switch s.do {
 	case leave:
 		switch {
 		case f.gone && s.record == nil:
-			delete(p.inv, s.rel)
+			p.drop(s.rel)
 		case !f.missing && !f.pending && !f.done: // disabled, and nothing left of it
 			t.succeeded()
 		}
@@ -258,7 +275,7 @@ func (p *pass) remove(ctx context.Context, s step, t *tracked) error {
 	announce(ctx, p.client, s.record, "Removed", s.rel+" is gone or disabled: "+count(len(refs))+" removed", true, p.now)
 	t.succeeded()
 	if !t.missingSince.IsZero() {
-		delete(p.inv, s.rel)
+		p.drop(s.rel)
 	}
 	return nil
 }
