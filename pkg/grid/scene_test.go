@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,7 +56,7 @@ func newScene(t *testing.T) *scene {
 		t.Fatal(err)
 	}
 	s.applyText(text.String())
-	g, err := New(Config{Kubeconfig: kubeconfig, Alone: true, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	g, err := New(Config{Kubeconfig: kubeconfig, Alone: true})
 	if err != nil {
 		t.Fatal(err)
 	}

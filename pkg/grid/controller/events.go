@@ -80,6 +80,7 @@ func (e *Engine) onNode(old, now any) {
 	touched := e.nodes.Change(before, after)
 	for label, units := range touched {
 		for _, k := range e.setsOf(label) {
+			e.forgetMissing(k)
 			e.dirty(k, units)
 		}
 	}
@@ -145,6 +146,15 @@ func (e *Engine) dirty(k key, units []string) {
 	}
 	e.mu.Unlock()
 	e.queue.AddAfter(k, settle)
+}
+
+// forgetMissing reads a set again that lists pools which were not there: a node may have brought one.
+func (e *Engine) forgetMissing(k key) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s := e.sets[k]; s != nil && len(s.missing) > 0 {
+		s.set = nil
+	}
 }
 
 // setsOf lists the sets whose units are the values of a node label.

@@ -68,17 +68,17 @@ func (v *View) Prepare() error {
 	if err != nil {
 		return fmt.Errorf("make grid traffic client: %w", err)
 	}
-	make := func(resource string, example runtime.Object, slim cache.TransformFunc, differs func(old, now metav1.Object) bool) cache.SharedIndexInformer {
+	follow := func(resource string, example runtime.Object, slim cache.TransformFunc, differs func(old, now metav1.Object) bool) cache.SharedIndexInformer {
 		source := cache.NewFilteredListWatchFromClient(client.CoreV1().RESTClient(), resource, metav1.NamespaceAll, func(*metav1.ListOptions) {})
 		informer := cache.NewSharedIndexInformer(source, example, 0, cache.Indexers{})
 		_ = informer.SetTransform(slim) // fails only when it runs
 		_, _ = informer.AddEventHandler(v.handler(differs))
 		return informer
 	}
-	v.services = make("services", &corev1.Service{}, slimService, func(old, now metav1.Object) bool {
+	v.services = follow("services", &corev1.Service{}, slimService, func(old, now metav1.Object) bool {
 		return !maps.Equal(old.GetAnnotations(), now.GetAnnotations())
 	})
-	v.nodes = make("nodes", &corev1.Node{}, slimNode, func(old, now metav1.Object) bool { return !maps.Equal(old.GetLabels(), now.GetLabels()) })
+	v.nodes = follow("nodes", &corev1.Node{}, slimNode, func(old, now metav1.Object) bool { return !maps.Equal(old.GetLabels(), now.GetLabels()) })
 	return nil
 }
 
