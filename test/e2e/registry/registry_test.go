@@ -78,7 +78,8 @@ func TestPull(t *testing.T) {
 	if images := s1.Kedge("crictl", "images"); !strings.Contains(images, s1.IP()+":5000/system/pause") || strings.Contains(images, "kedge.local/pause") {
 		t.Errorf("the sandbox image is not that of the registry:\n%s", images)
 	}
-	s1.Apply(fmt.Sprintf(pullPod, "locked", "locked", at("IP:5003/private/other:1")) + strings.ReplaceAll(at(login), "secret", "wrong"))
+	s1.Apply(strings.ReplaceAll(at(login), "secret", "wrong") + fmt.Sprintf(pullPod, "locked", "locked", at("IP:5003/private/other:1")))
+	awaitEvent(t, l, s1, "locked", "uthoriz")
 	lateArchive(t, l, s1)
 }
 
@@ -96,7 +97,7 @@ func startRegistries(t *testing.T, s1 *lab.Node, at func(string) string) {
 	serve(t, s1, "5000", withLogin(store(t, "team/app:1", "copies/hub/hello:1", "copies/hub/hello:2", "system/pause:1")), tlsFor(t, ca, s1.IP()))
 	serve(t, s1, "5001", store(t, "some/app:1"), nil)
 	serve(t, s1, "5002", store(t, "guarded/app:1"), clients)
-	serve(t, s1, "5003", withLogin(store(t, "private/app:1")), tlsFor(t, stranger, s1.IP()))
+	serve(t, s1, "5003", withLogin(store(t, "private/app:1", "private/other:1")), tlsFor(t, stranger, s1.IP()))
 }
 
 // lateArchive pulls from a registry that swallows everything, and brings the image in an archive while the pull waits.
@@ -104,17 +105,7 @@ func lateArchive(t *testing.T, l *lab.Lab, s1 *lab.Node) {
 	const silent, ref = "192.0.2.99", "192.0.2.99/late/app:1"
 	s1.Exec("nft", "add table ip silent; add chain ip silent out { type filter hook output priority 0; }; add rule ip silent out ip daddr "+silent+" drop")
 	s1.Apply(fmt.Sprintf(pullPod, "late", "late", ref))
-	client, err := s1.Client()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Await("the pull has begun", time.Minute, func() error {
-		events, err := client.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=late,reason=Pulling"})
-		if err == nil && len(events.Items) == 0 {
-			err = fmt.Errorf("no event says so")
-		}
-		return err
-	})
+	awaitEvent(t, l, s1, "late", "Pulling image")
 	image, err := images.Busybox("/bin/busybox")
 	if err != nil {
 		t.Fatal(err)
@@ -126,4 +117,27 @@ func lateArchive(t *testing.T, l *lab.Lab, s1 *lab.Node) {
 	}
 	s1.AwaitPods("default", "app=late", 1)
 	t.Logf("a pod whose pull had begun runs %v after the archive came", time.Since(begin).Round(100*time.Millisecond))
+}
+
+// awaitEvent waits until an Event of a pod says something.
+func awaitEvent(t *testing.T, l *lab.Lab, s1 *lab.Node, pod, text string) {
+	t.Helper()
+	client, err := s1.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Await(fmt.Sprintf("an Event of %s says %q", pod, text), 90*time.Second, func() error {
+		events, err := client.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod})
+		if err != nil {
+			return err
+		}
+		var all strings.Builder
+		for _, e := range events.Items {
+			fmt.Fprintln(&all, e.Message)
+		}
+		if !strings.Contains(all.String(), text) {
+			return fmt.Errorf("events: %s", all.String())
+		}
+		return nil
+	})
 }

@@ -4,9 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kedge-io/kedge/test/lab"
 )
@@ -47,22 +44,5 @@ func TestRuntimeClass(t *testing.T) {
 	if out := s1.Kubectl("exec", "crun", "--", "echo", "here"); out != "here" {
 		t.Errorf("exec says %q", out)
 	}
-	client, err := s1.Client()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Await("an Event says that there is no such runtime", time.Minute, func() error {
-		events, err := client.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=wasmer"})
-		if err != nil {
-			return err
-		}
-		var said []string
-		for _, e := range events.Items {
-			said = append(said, e.Message)
-		}
-		if all := strings.Join(said, "\n"); !strings.Contains(all, `no runtime for "wasmer" is configured`) {
-			return fmt.Errorf("events: %s", all)
-		}
-		return nil
-	})
+	awaitEvent(t, l, s1, "wasmer", `no runtime for "wasmer" is configured`)
 }
