@@ -25,6 +25,9 @@ import (
 // sendTime bounds one write to the server.
 const sendTime = 10 * time.Second
 
+// shortAnswer asks the server not to send the whole object back.
+const shortAnswer = object.MediaProto + ";as=PartialObjectMetadata;g=meta.k8s.io;v=v1," + object.MediaJSON
+
 // againAfter is when what could not be sent is sent again.
 const againAfter = 5 * time.Second
 
@@ -176,7 +179,7 @@ func (p *Proxy) send(ctx context.Context, method, path, contentType string, body
 		return 0, err
 	}
 	req.Header.Set("Content-Type", contentType)
-	req.Header.Set("Accept", object.MediaJSON)
+	req.Header.Set("Accept", shortAnswer)
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		p.cfg.Link.Doubt()
