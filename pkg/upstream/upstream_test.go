@@ -223,6 +223,23 @@ func TestBalancerStaysUntilAServerFails(t *testing.T) {
 	}
 }
 
+func TestConnectionsToALostServerAreClosed(t *testing.T) {
+	near, far := net.Pipe()
+	other, rest := net.Pipe()
+	for _, c := range []net.Conn{near, far, other, rest} {
+		t.Cleanup(func() { _ = c.Close() })
+	}
+	b := &Balancer{open: map[net.Conn]string{far: "https://a:6443", rest: "https://b:6443"}}
+	b.Drop("https://a:6443")
+	if _, err := near.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the connection to the lost server: %v", err)
+	}
+	go func() { _, _ = rest.Write([]byte("x")) }()
+	if _, err := other.Read(make([]byte, 1)); err != nil {
+		t.Errorf("the connection to another server: %v", err)
+	}
+}
+
 func TestBalancerPassesAllBytes(t *testing.T) {
 	one := serve(t, "one", "127.0.0.1:0")
 	address, _ := balance(t, open(t, filepath.Join(t.TempDir(), "servers.json"), one.url()))
