@@ -86,7 +86,8 @@ func TestIdleAgentIsQuiet(t *testing.T) {
 	minutes := measure.Minutes()
 	t.Logf("an idle agent: %.0f bytes a minute up, %.0f down, in %.0f packets", float64(used.Sent)/minutes, float64(used.Received)/minutes,
 		float64(used.PacketsSent+used.PacketsReceived)/minutes)
-	if perMinute := float64(used.Total()) / minutes; perMinute > 10_000 {
+	// Twice the gate of make bench, which measures: this says when something broke.
+	if perMinute := float64(used.Total()) / minutes; perMinute > 20_000 {
 		t.Errorf("an idle agent uses %.0f bytes a minute", perMinute)
 	}
 	t.Logf("memory: %s", s.f1.Exec("sh", "-c", "grep -E 'VmRSS|RssAnon' /proc/$(pgrep -o kedge)/status | tr '\\n' ' '"))
