@@ -36,7 +36,7 @@ type Config struct {
 	Client dynamic.Interface
 	// Interval is the shortest time between two reports of one device. Default 1 s.
 	Interval time.Duration
-	// Rate is the number of reports per second that all devices of the node share. Default 50.
+	// Rate is the number of reports per second that all devices of the node share. Default 25.
 	Rate int
 	// Buffer is the number of bytes of reports that may wait. Default 32 MiB.
 	Buffer int64
@@ -57,7 +57,7 @@ func New(cfg Config) *Link {
 		cfg.Interval = time.Second
 	}
 	if cfg.Rate == 0 {
-		cfg.Rate = 50
+		cfg.Rate = 25
 	}
 	if cfg.Buffer == 0 {
 		cfg.Buffer = 32 << 20

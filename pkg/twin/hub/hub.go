@@ -22,6 +22,10 @@ import (
 	"github.com/kedge-io/kedge/pkg/twin/store"
 )
 
+// flushEach is added up for the devices of the node: a thousand that change once a second are written once a minute, and would wear a
+// flash card down otherwise.
+const flushEach = 60 * time.Millisecond
+
 // Errors that callers tell apart.
 var (
 	ErrUnknownDevice   = errors.New("this node has no such device")
@@ -42,7 +46,7 @@ type Config struct {
 	Dir string
 	// Node is the name of this node.
 	Node string
-	// Flush is how long a report may be in memory only. Default 2 s.
+	// Flush is how long a report may be in memory only, or flushEach for each device if that is longer. Default 2 s.
 	Flush time.Duration
 	Log   *slog.Logger
 }
@@ -134,7 +138,7 @@ func (h *Hub) Run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(h.cfg.Flush):
+		case <-time.After(max(h.cfg.Flush, time.Duration(h.Len())*flushEach)):
 		}
 		if err := h.Flush(); err != nil {
 			h.cfg.Log.Warn("reports of devices are not on disk", "error", err)
