@@ -27,9 +27,9 @@ mirrors:
 configs:
   "IP:5000":
     auth: {username: shop, password: secret}
-    tls: {ca_file: /etc/kedge/ca.crt}
+    tls: {ca_file: /var/lib/registries/ca.crt}
   "IP:5002":
-    tls: {ca_file: /etc/kedge/ca.crt, cert_file: /etc/kedge/client.crt, key_file: /etc/kedge/client.key}
+    tls: {ca_file: /var/lib/registries/ca.crt, cert_file: /var/lib/registries/client.crt, key_file: /var/lib/registries/client.key}
   "IP:5003":
     tls: {insecure_skip_verify: true}
 `
@@ -59,7 +59,8 @@ stringData: {.dockerconfigjson: '{"auths": {"IP:5003": {"username": "shop", "pas
 func TestPull(t *testing.T) {
 	l := lab.New(t)
 	s1 := l.AddSite("shop").AddNode("s1", lab.Role{})
-	s1.SetRole(lab.Server("--system-default-registry", s1.IP()+":5000", "--pause-image", "system/pause:1"))
+	s1.SetRole(lab.Server("--system-default-registry", s1.IP()+":5000", "--pause-image", "system/pause:1",
+		"--private-registry", "/var/lib/registries/registries.yaml"))
 	at := func(text string) string { return strings.ReplaceAll(text, "IP", s1.IP()) }
 	startRegistries(t, s1, at)
 	s1.Start()
@@ -88,8 +89,8 @@ func startRegistries(t *testing.T, s1 *lab.Node, at func(string) string) {
 	ca, stranger := newAuthority(t), newAuthority(t)
 	clientCert, clientKey := ca.leaf("192.0.2.1")
 	write(t, s1, map[string][]byte{
-		"/etc/kedge/registries.yaml": []byte(at(registriesFile)), "/etc/kedge/ca.crt": ca.pem(),
-		"/etc/kedge/client.crt": clientCert, "/etc/kedge/client.key": clientKey,
+		"/var/lib/registries/registries.yaml": []byte(at(registriesFile)), "/var/lib/registries/ca.crt": ca.pem(),
+		"/var/lib/registries/client.crt": clientCert, "/var/lib/registries/client.key": clientKey,
 	})
 	clients := tlsFor(t, ca, s1.IP())
 	clients.ClientAuth, clients.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()

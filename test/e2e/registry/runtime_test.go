@@ -22,7 +22,7 @@ spec:
 // wrapper stands for a runtime of the host: it writes down that it was called, and has runc do the work.
 const wrapper = `#!/bin/sh
 echo "$@" >>/var/log/crun.log
-exec /var/lib/kedge/data/*/bin/runc "$@"
+for runc in /var/lib/kedge/data/*/bin/runc; do exec "$runc" "$@"; done
 `
 
 // TestRuntimeClass runs a pod with a runtime that the host has. A pod that wants one that it has not waits, and its Event says so.
