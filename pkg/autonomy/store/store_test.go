@@ -47,6 +47,7 @@ func open(t *testing.T, path string, k []byte, log *bytes.Buffer) (*Store, shelf
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = st.Close() }) // it may be closed already
 	return st, s
 }
 
@@ -204,7 +205,11 @@ func TestDiskFull(t *testing.T) {
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", dir).CombinedOutput(); err != nil {
 		t.Skipf("no tmpfs here: %s", out)
 	}
-	defer exec.Command("umount", dir).Run() //nolint:errcheck // the directory is of this test
+	t.Cleanup(func() { // after the stores in it are closed
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount: %s", out)
+		}
+	})
 	path, log := filepath.Join(dir, "db"), &bytes.Buffer{}
 	st, s := open(t, path, key(1), log)
 	s.write(st, Entry{Bucket: "a", Key: "first", Value: []byte("v")})
