@@ -181,36 +181,15 @@ func (b *bench) store() error {
 const (
 	manifestFiles = 200
 	perManifest   = 10
-	// settleTime is how long a site is left alone before its memory is read.
-	settleTime = 30 * time.Second
 )
 
-// addons measures the manifests folder of a large site, and what the packaged add-ons hold in memory.
+// addons measures the manifests folder of a large site.
 func (b *bench) addons() error {
-	n, client, err := b.site("addons-on")
+	n, client, err := b.site("addons")
 	if err != nil {
 		return err
 	}
-	b.wait(settleTime)
-	with, err := anonymous(n)
-	if err != nil {
-		return err
-	}
-	if err := b.manyManifests(n, client); err != nil {
-		return err
-	}
-	n.Stop() // one site at a time
-	off, _, err := b.site("addons-off", "--disable", "metrics-server,helm,ingress")
-	if err != nil {
-		return err
-	}
-	b.wait(settleTime)
-	without, err := anonymous(off)
-	if err != nil {
-		return err
-	}
-	b.report.add(row{"metrics, helm and ingress, unused", with - without, "MiB", "", fmt.Sprintf("anonymous memory of the process: %.0f with them, %.0f without", with, without)})
-	return nil
+	return b.manyManifests(n, client)
 }
 
 // manyManifests times 200 files of 10 objects from the last write until all are there, and until they are gone again.
@@ -262,19 +241,6 @@ func (b *bench) patiently(what string, done func() error) (err error) {
 		}
 	}
 	return err
-}
-
-// anonymous is the anonymous memory of kedge in MiB.
-func anonymous(n *lab.Node) (float64, error) {
-	status, err := n.Status()
-	if err != nil {
-		return 0, err
-	}
-	text, err := n.Run("cat", fmt.Sprintf("/proc/%d/smaps_rollup", status.PID))
-	if err != nil {
-		return 0, err
-	}
-	return kilobytes(text)["Pss_Anon"] / 1024, nil
 }
 
 // devices measures a thousand devices on one node, each with a value that changes once a second, and the way of a desired value to the

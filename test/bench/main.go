@@ -40,6 +40,7 @@ func steps() []step {
 		{"pods", (*bench).podStarts},
 		{"api", (*bench).apiWrites},
 		{"addons", (*bench).addons},
+		{"addon-memory", (*bench).addonMemory},
 		{"store", (*bench).store},
 		{"grid", (*bench).grid},
 		{"devices", (*bench).devices},

@@ -2,12 +2,16 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/kedge-io/kedge/test/lab"
 )
 
 const mib = 1 << 20
@@ -62,4 +66,74 @@ func (b *bench) release() error {
 		}
 	}
 	return nil
+}
+
+// settleTime is how long a site is left alone before its memory is read.
+const settleTime = 30 * time.Second
+
+// switches are the add-ons and parts that can be switched off, each with its flag.
+func switches() map[string]string {
+	all := map[string]string{"network-policy": "--disable-network-policy"}
+	for _, name := range []string{"autonomy", "coredns", "devices", "grid", "helm", "ingress", "local-storage", "metrics-server", "runtimes", "servicelb"} {
+		all[name] = "--disable=" + name
+	}
+	return all
+}
+
+// addonMemory measures what each add-on that nobody uses holds: a site with all of them beside one without it.
+func (b *bench) addonMemory() error {
+	all := switches()
+	with, anonWith, err := b.settled("all")
+	if err != nil {
+		return err
+	}
+	b.report.add(row{"live heap with all add-ons", with, "MiB", "", fmt.Sprintf("%.0f MiB anonymous", anonWith)})
+	flags := []string{}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		flags = append(flags, all[name])
+		without, anon, err := b.settled(name, all[name])
+		if err != nil {
+			return err
+		}
+		b.report.add(row{"  of it " + name, with - without, "MiB", "", fmt.Sprintf("%.0f MiB anonymous less; within some MiB by chance", anonWith-anon)})
+	}
+	without, anon, err := b.settled("none", flags...)
+	if err != nil {
+		return err
+	}
+	b.report.add(row{"live heap without any", without, "MiB", "", fmt.Sprintf("%.0f MiB anonymous", anon)})
+	return nil
+}
+
+// settled starts a site, leaves it alone for a while, and returns its live heap and its anonymous memory in MiB. It ends the site.
+func (b *bench) settled(name string, args ...string) (heap, anon float64, err error) {
+	n, _, err := b.site("without-"+name, args...)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer n.Stop()
+	b.wait(settleTime)
+	if anon, err = anonymous(n); err != nil {
+		return 0, 0, err
+	}
+	return liveHeap(n), anon, nil
+}
+
+// liveHeap is what the process still needs after a garbage collection, in MiB.
+func liveHeap(n *lab.Node) float64 {
+	n.Kubectl("get", "--raw", "/debug/pprof/heap?gc=1")
+	return gauge(n.Kubectl("get", "--raw", "/metrics"), "go_memstats_heap_alloc_bytes") / mib
+}
+
+// anonymous is the anonymous memory of kedge in MiB.
+func anonymous(n *lab.Node) (float64, error) {
+	status, err := n.Status()
+	if err != nil {
+		return 0, err
+	}
+	text, err := n.Run("cat", fmt.Sprintf("/proc/%d/smaps_rollup", status.PID))
+	if err != nil {
+		return 0, err
+	}
+	return kilobytes(text)["Pss_Anon"] / 1024, nil
 }
