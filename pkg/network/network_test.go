@@ -42,7 +42,7 @@ func TestProxyArgumentsGolden(t *testing.T) {
 
 func TestConflistIsWrittenOnceAndKept(t *testing.T) {
 	dir := t.TempDir()
-	p, err := NewPods(PodConfig{CNIConfDir: filepath.Join(dir, "net.d"), IPAMDir: filepath.Join(dir, "ipam")}, nil)
+	p, err := NewPods(PodConfig{Backend: "bridge", CNIConfDir: filepath.Join(dir, "net.d"), IPAMDir: filepath.Join(dir, "ipam")}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
