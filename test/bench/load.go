@@ -217,11 +217,13 @@ func (b *bench) manyManifests(n *lab.Node, client *kubernetes.Clientset) error {
 		}
 	}
 	note := fmt.Sprintf("%d files, %d objects", manifestFiles, manifestFiles*perManifest)
+	before := liveHeap(n)
 	begin := time.Now()
 	if err := b.patiently("manifests applied", count(manifestFiles*perManifest)); err != nil {
 		return err
 	}
 	b.report.add(row{"manifests applied", time.Since(begin).Seconds(), "s", "", note})
+	b.report.add(row{"  live heap for them", liveHeap(n) - before, "MiB", "", "the API server's caches included"})
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
