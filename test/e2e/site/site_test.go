@@ -107,6 +107,7 @@ func TestExample(t *testing.T) {
 	s.portForward()
 	s.copyFiles(first)
 	s.runtimeTools(first)
+	s.moveVolume()
 	s.remove()
 }
 
@@ -200,6 +201,29 @@ func (s *scene) runtimeTools(pod string) {
 	}
 }
 
+// moveVolume deletes the pod that wrote to the volume and reads with another one what it left.
+func (s *scene) moveVolume() {
+	s.Helper()
+	s.s1.Kubectl("delete", "job/greet", "--wait", "--timeout=60s")
+	s.s1.Apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: reader}
+spec:
+  restartPolicy: Never
+  containers:
+  - {name: main, image: "kedge.local/busybox:1", command: [cat, /notes/greeting], volumeMounts: [{name: notes, mountPath: /notes}]}
+  volumes: [{name: notes, persistentVolumeClaim: {claimName: notes}}]
+`)
+	s.lab.Await("what the other pod wrote", time.Minute, func() error {
+		if got, err := s.s1.Run("kedge", "kubectl", "logs", "reader"); err != nil || strings.TrimSpace(got) != greeting {
+			return fmt.Errorf("%q, %v", got, err)
+		}
+		return nil
+	})
+	s.s1.Kubectl("delete", "pod/reader", "--wait", "--timeout=60s")
+}
+
 // remove deletes the example; the volume's directory goes with its claim.
 func (s *scene) remove() {
 	s.Helper()
@@ -207,7 +231,7 @@ func (s *scene) remove() {
 	if found, err := os.ReadDir(volumes); len(found) != 1 {
 		s.Errorf("volumes before: %v, %v", found, err)
 	}
-	s.s1.Kubectl("delete", "job/greet", "deployment/hello", "service/hello", "configmap/hello", "pvc/notes", "--timeout=60s")
+	s.s1.Kubectl("delete", "deployment/hello", "service/hello", "configmap/hello", "pvc/notes", "--timeout=60s")
 	s.lab.Await("volume removed", time.Minute, func() error {
 		if found, err := os.ReadDir(volumes); err != nil || len(found) > 0 {
 			return fmt.Errorf("%v, %v", found, err)
