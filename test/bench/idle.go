@@ -18,7 +18,7 @@ const userHz = 100
 
 // idleSite watches a site that does nothing: first without pods for memory, then with five for CPU and disk.
 func (b *bench) idleSite() error {
-	n, client, err := b.site("idle", "--kube-apiserver-arg=profiling=true")
+	n, client, err := b.site("idle", profiling)
 	if err != nil {
 		return err
 	}

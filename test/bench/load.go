@@ -185,7 +185,7 @@ const (
 
 // addons measures the manifests folder of a large site.
 func (b *bench) addons() error {
-	n, client, err := b.site("addons")
+	n, client, err := b.site("addons", profiling)
 	if err != nil {
 		return err
 	}

@@ -107,7 +107,7 @@ func (b *bench) addonMemory() error {
 
 // settled starts a site, leaves it alone for a while, and returns its live heap and its anonymous memory in MiB. It ends the site.
 func (b *bench) settled(name string, args ...string) (heap, anon float64, err error) {
-	n, _, err := b.site("without-"+name, args...)
+	n, _, err := b.site("without-"+name, append(args, profiling)...)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -118,6 +118,9 @@ func (b *bench) settled(name string, args ...string) (heap, anon float64, err er
 	}
 	return liveHeap(n), anon, nil
 }
+
+// profiling lets liveHeap ask for a garbage collection.
+const profiling = "--kube-apiserver-arg=profiling=true"
 
 // liveHeap is what the process still needs after a garbage collection, in MiB.
 func liveHeap(n *lab.Node) float64 {
