@@ -52,9 +52,9 @@ critest: test-deps build ## run the CRI conformance suite against containerd of 
 	@KEDGE_CONFORMANCE=1 go test -v -count=1 -vet=off -timeout 60m -run TestCRIConformance ./test/conformance/critest
 
 .PHONY: conformance
-conformance: test-deps build ## run upstream's conformance specs of sig-network and sig-node on two nodes of the lab (root)
+conformance: test-deps build ## run conformance specs of Kubernetes on two nodes of the lab (root); KEDGE_FOCUS=REGEXP chooses
 	@scripts/install-test-deps.sh curl bind9-dnsutils netcat-openbsd
-	@KEDGE_CONFORMANCE=1 go test -v -count=1 -vet=off -timeout 130m -run TestConformance ./test/conformance/kubernetes
+	@KEDGE_CONFORMANCE=1 KEDGE_FOCUS='$(KEDGE_FOCUS)' go test -v -count=1 -vet=off -timeout 130m -run TestConformance ./test/conformance/kubernetes
 
 .PHONY: bench
 bench: build ## measure the built binary; prints a table and writes bench/latest.json (root)

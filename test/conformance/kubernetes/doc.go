@@ -1,4 +1,4 @@
-// Package kubernetes runs the conformance specs of sig-network and sig-node of the upstream end-to-end tests against a server and an agent
+// Package kubernetes runs conformance specs of sig-network and sig-node of the upstream end-to-end tests against a server and an agent
 // in the lab. It is for tests only; nothing imports it.
 //
 // The suite is built from the version of Kubernetes in go.mod. Its images are made here under their public names: agnhost from its own source,
