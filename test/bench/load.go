@@ -223,6 +223,7 @@ func (b *bench) manyManifests(n *lab.Node, client *kubernetes.Clientset) error {
 		return err
 	}
 	b.report.add(row{"manifests applied", time.Since(begin).Seconds(), "s", "", note})
+	b.wait(settleTime)
 	b.report.add(row{"  live heap for them", liveHeap(n) - before, "MiB", "", "the API server's caches included"})
 	if err := os.RemoveAll(dir); err != nil {
 		return err
