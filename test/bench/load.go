@@ -194,6 +194,8 @@ func (b *bench) addons() error {
 
 // manyManifests times 200 files of 10 objects from the last write until all are there, and until they are gone again.
 func (b *bench) manyManifests(n *lab.Node, client *kubernetes.Clientset) error {
+	b.wait(settleTime)
+	before := liveHeap(n)
 	dir := filepath.Join(n.HostPath("/var/lib/kedge/server/manifests"), "bench")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -217,7 +219,6 @@ func (b *bench) manyManifests(n *lab.Node, client *kubernetes.Clientset) error {
 		}
 	}
 	note := fmt.Sprintf("%d files, %d objects", manifestFiles, manifestFiles*perManifest)
-	before := liveHeap(n)
 	begin := time.Now()
 	if err := b.patiently("manifests applied", count(manifestFiles*perManifest)); err != nil {
 		return err
