@@ -327,7 +327,7 @@ link_commands() {
 
 # --- files --------------------------------------------------------------------------------------------------------------
 
-# put MODE FILE: writes standard input to a file when it is not like that already. Returns 1 when it was.
+# put MODE FILE: writes standard input to a file when it is not like that already.
 put() {
 	mkdir -p "$(dirname "$2")"
 	(umask 077 && cat >"$2.new") || fatal "cannot write $2: is there space?"
@@ -335,7 +335,7 @@ put() {
 	if [ -f "$2" ] && [ "$(cat "$2.new")" = "$(cat "$2")" ]; then
 		rm -f "$2.new"
 		chmod "$1" "$2"
-		return 1
+		return 0
 	fi
 	mv -f "$2.new" "$2"
 	info "wrote $2"
@@ -672,17 +672,18 @@ state() {
 
 write_files() {
 	if [ -z "$READ_ONLY" ]; then
-		killall_script | put 0755 "$KILLALL" || true
-		uninstall_script | put 0755 "$UNINSTALL" || true
+		killall_script | put 0755 "$KILLALL"
+		uninstall_script | put 0755 "$UNINSTALL"
 	fi
-	kept_variables | put 0600 "$ENV_FILE" || true
+	kept_variables | put 0600 "$ENV_FILE"
 	if [ "$INIT" = systemd ]; then
+		before=$(state)
 		# shellcheck disable=SC2119
-		systemd_unit | put 0644 "$SERVICE_FILE" || return 0
-		systemctl daemon-reload
+		systemd_unit | put 0644 "$SERVICE_FILE"
+		[ "$before" = "$(state)" ] || systemctl daemon-reload
 	else
-		openrc_service | put 0755 "$SERVICE_FILE" || true
-		[ ! -d /etc/logrotate.d ] || logrotate_rule | put 0644 "/etc/logrotate.d/$SERVICE" || true
+		openrc_service | put 0755 "$SERVICE_FILE"
+		[ ! -d /etc/logrotate.d ] || logrotate_rule | put 0644 "/etc/logrotate.d/$SERVICE"
 	fi
 }
 
