@@ -158,13 +158,7 @@ func (p *Proxy) stream(w http.ResponseWriter, r *http.Request, q *question) {
 			p.forward(w, r, q, func(err error) { p.fail(w, r, p.offline(q, err.Error())) })
 			return
 		}
-		user, err := p.cfg.Tokens.User(q.user.Token, p.cfg.Audiences)
-		if err != nil {
-			p.fail(w, r, apierrors.NewUnauthorized(err.Error()))
-			return
-		}
-		q.user = user
-		if err := p.authorize(q); err != nil {
+		if err := p.admitHere(q); err != nil {
 			p.fail(w, r, err)
 			return
 		}

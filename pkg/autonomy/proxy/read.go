@@ -31,13 +31,7 @@ func (p *Proxy) read(w http.ResponseWriter, r *http.Request, q *question) {
 			p.pass(w, r, q)
 			return
 		}
-		user, err := p.cfg.Tokens.User(q.user.Token, p.cfg.Audiences)
-		if err != nil {
-			p.fail(w, r, apierrors.NewUnauthorized(err.Error()))
-			return
-		}
-		q.user = user
-		if err := p.authorize(q); err != nil {
+		if err := p.admitHere(q); err != nil {
 			p.fail(w, r, err)
 			return
 		}
@@ -344,6 +338,16 @@ func (p *Proxy) everything(q *question, view cache.View) (*object.List, error) {
 	}
 	slices.SortFunc(all.Items, func(a, b *object.Object) int { return strings.Compare(a.Key(), b.Key()) })
 	return all, problem
+}
+
+// admitHere finds out on this node who asks, by the token, and whether that one may.
+func (p *Proxy) admitHere(q *question) error {
+	user, err := p.cfg.Tokens.User(q.user.Token, p.cfg.Audiences)
+	if err != nil {
+		return apierrors.NewUnauthorized(err.Error())
+	}
+	q.user = user
+	return p.authorize(q)
 }
 
 // authorize evaluates RBAC for somebody who brought a token.
