@@ -677,10 +677,10 @@ write_files() {
 	fi
 	kept_variables | put 0600 "$ENV_FILE"
 	if [ "$INIT" = systemd ]; then
-		before=$(state)
+		loaded=$(state)
 		# shellcheck disable=SC2119
 		systemd_unit | put 0644 "$SERVICE_FILE"
-		[ "$before" = "$(state)" ] || systemctl daemon-reload
+		[ "$loaded" = "$(state)" ] || systemctl daemon-reload
 	else
 		openrc_service | put 0755 "$SERVICE_FILE"
 		[ ! -d /etc/logrotate.d ] || logrotate_rule | put 0644 "/etc/logrotate.d/$SERVICE"
