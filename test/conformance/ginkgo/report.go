@@ -4,8 +4,10 @@ package ginkgo
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
+	"testing"
 )
 
 // Spec is one test of the suite and how it ended.
@@ -80,6 +82,30 @@ func ReadExpected(text string) ([]Expectation, error) {
 		all = append(all, Expectation{f[0], f[1], f[2]})
 	}
 	return all, nil
+}
+
+// ReadExpectedFile is ReadExpected of a file.
+func ReadExpectedFile(path string) ([]Expectation, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return ReadExpected(string(text))
+}
+
+// Check logs what did not pass and the count, and fails the test for each spec that ended otherwise than expected.
+func Check(t testing.TB, specs []Spec, expected []Expectation) {
+	t.Helper()
+	for _, spec := range specs {
+		if spec.State != "passed" {
+			why, _, _ := strings.Cut(spec.Why, "\n")
+			t.Logf("%s | %s | %s", spec.State, spec.Name, why)
+		}
+	}
+	t.Log(Count(specs))
+	for _, wrong := range Compare(specs, expected) {
+		t.Error(wrong)
+	}
 }
 
 // Compare says what is otherwise than expected. A spec that is expected to be skipped may pass, on a machine with more features.

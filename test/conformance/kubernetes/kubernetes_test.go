@@ -27,11 +27,7 @@ func TestConformance(t *testing.T) {
 	if os.Getenv("KEDGE_CONFORMANCE") == "" {
 		t.Skip("takes ten minutes: run make conformance, or set KEDGE_CONFORMANCE=1")
 	}
-	expected, err := os.ReadFile(filepath.Join("testdata", "expected.txt"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	list, err := ginkgo.ReadExpected(string(expected))
+	list, err := ginkgo.ReadExpectedFile(filepath.Join("testdata", "expected.txt"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,24 +37,11 @@ func TestConformance(t *testing.T) {
 		which, list = one, nil
 	}
 	specs := s.runSuite(which)
-	for _, spec := range specs {
-		if spec.State != "passed" {
-			why, _, _ := strings.Cut(spec.Why, "\n")
-			t.Logf("%s | %s | %s", spec.State, spec.Name, why)
-		}
-	}
-	t.Logf("conformance: %s", ginkgo.Count(specs))
-	for _, wrong := range ginkgo.Compare(specs, list) {
-		t.Error(wrong)
-	}
+	ginkgo.Check(t, specs, list)
 }
 
 func TestExpectedIsRead(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join("testdata", "expected.txt"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ginkgo.ReadExpected(string(text)); err != nil {
+	if _, err := ginkgo.ReadExpectedFile(filepath.Join("testdata", "expected.txt")); err != nil {
 		t.Error(err)
 	}
 }
