@@ -20,6 +20,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/twin/hub"
 	"github.com/kedge-io/kedge/pkg/twin/local"
 	"github.com/kedge-io/kedge/pkg/twin/mqtt"
+	"github.com/kedge-io/kedge/pkg/twin/mqtt/bridge"
 	"github.com/kedge-io/kedge/pkg/twin/mqtt/clients"
 )
 
@@ -54,9 +55,26 @@ type NodeConfig struct {
 	NodeName   string
 	// Dir is where twins are kept.
 	Dir string
-	// Cert and Key are PEM files with which the message bus shows who it is when it is open to other machines.
-	Cert, Key string
-	Log       *slog.Logger
+	Bus Bus
+	// Tap hears what clients of the message bus publish; nil for nobody.
+	Tap mqtt.Tap
+	Log *slog.Logger
+}
+
+// Bus says how the message bus of the node is.
+type Bus struct {
+	// Off leaves it out. Clients of an existing broker are served all the same.
+	Off bool
+	// Listen are addresses with ports, whatever the operator said on the node; beyond this machine the bus speaks TLS only.
+	Listen []string
+	// Credentials is a file with clients, see clients.Credentials, beside those that the operator added on the node.
+	Credentials string
+	// Anonymous lets clients on this machine in without a name.
+	Anonymous bool
+	TLS       mqtt.TLS
+	Limits    mqtt.Limits
+	// Existing is a broker that is there already; nil for none. Its Hub and Log are those of the node.
+	Existing *bridge.Config
 }
 
 // Node is the component "devices". A part of it that fails is started again: the pods of a node do not depend on its devices.
@@ -64,6 +82,7 @@ type Node struct {
 	cfg    NodeConfig
 	client dynamic.Interface
 	hub    *hub.Hub
+	bus    *mqtt.Broker
 	parts  []supervisor.Component
 	up     atomic.Bool
 }
@@ -90,12 +109,32 @@ func NewNode(cfg NodeConfig) (*Node, error) {
 		return nil, err
 	}
 	door := local.NewServer(local.Config{Hub: n.hub, Socket: LocalSocket, Log: cfg.Log})
-	bus := mqtt.New(mqtt.Config{Hub: n.hub, Clients: BusFile(cfg.Dir), Cert: cfg.Cert, Key: cfg.Key, Log: cfg.Log})
 	n.parts = []supervisor.Component{
-		n.part("devices-bus", bus.Run),
 		n.part("devices-api", link.Run), n.part("devices-drivers", drivers.Run), n.part("devices-local", door.Run),
 	}
-	return n, nil
+	return n, n.openBus()
+}
+
+// openBus adds the message buses that the node has.
+func (n *Node) openBus() error {
+	bus := n.cfg.Bus
+	file := BusFile(n.cfg.Dir)
+	file.Addresses, file.Credentials, file.Anonymous = bus.Listen, bus.Credentials, bus.Anonymous
+	n.bus = mqtt.New(mqtt.Config{Hub: n.hub, Clients: file, TLS: bus.TLS, Limits: bus.Limits, Tap: n.cfg.Tap, Log: n.cfg.Log})
+	if !bus.Off {
+		n.parts = append([]supervisor.Component{n.part("devices-bus", n.bus.Run)}, n.parts...)
+	}
+	if bus.Existing == nil {
+		return nil
+	}
+	cfg := *bus.Existing
+	cfg.Hub, cfg.Log = n.hub, n.cfg.Log
+	existing, err := bridge.New(cfg)
+	if err != nil {
+		return err
+	}
+	n.parts = append([]supervisor.Component{n.part("devices-existing-bus", existing.Run)}, n.parts...)
+	return nil
 }
 
 func (n *Node) part(name string, run func(context.Context) error) supervisor.Component {
@@ -104,6 +143,9 @@ func (n *Node) part(name string, run func(context.Context) error) supervisor.Com
 
 // BusFile is the file that says who may use the message bus of a node whose twins are in dir.
 func BusFile(dir string) *clients.File { return &clients.File{Path: filepath.Join(dir, "bus.json")} }
+
+// Publish gives a message to clients of the message bus.
+func (n *Node) Publish(topic string, payload []byte) error { return n.bus.Publish(topic, payload) }
 
 // Name implements supervisor.Component.
 func (*Node) Name() string { return "devices" }

@@ -4,33 +4,31 @@ package mqtt
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	mochi "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/listeners"
-	"golang.org/x/net/netutil"
 
 	"github.com/kedge-io/kedge/pkg/twin/hub"
 	"github.com/kedge-io/kedge/pkg/twin/mqtt/clients"
+	"github.com/kedge-io/kedge/pkg/twin/mqtt/desk"
 )
 
-// What the broker holds at most.
+// What the broker holds at most, beside Limits.
 const (
-	// MaxPacket is the size of the largest packet that a client may send, in bytes.
+	// MaxPacket is the size of the largest packet that a client may send unless Limits say something else, in bytes.
 	MaxPacket = 256 << 10
-	// maxClients is the number of connections, those that have not said who they are included.
-	maxClients = 512
 	// maxSubscriptions is the number of filters of one client.
 	maxSubscriptions = 64
 	// maxPending and maxInflight bound messages on their way to one client, and maxSession how long they wait for it, in seconds.
-	maxPending  = 256
+	maxPending  = 512
 	maxInflight = 128
 	maxSession  = 600
+	// maxWaiting is what waits for all clients, in bytes.
+	maxWaiting = 32 << 20
 )
 
 // lookAgain is how often the broker looks whether it is needed.
@@ -41,16 +39,22 @@ type Config struct {
 	Hub *hub.Hub
 	// Clients says who may connect, and where the broker listens.
 	Clients *clients.File
-	// Cert and Key are PEM files for TLS, read at each connection.
-	Cert, Key string
-	Log       *slog.Logger
+	TLS     TLS
+	Limits  Limits
+	// Tap hears what clients publish besides questions to the node; nil for nobody.
+	Tap Tap
+	Log *slog.Logger
 }
 
-// Broker runs while the node has devices and somebody may connect.
-type Broker struct{ cfg Config }
+// Broker runs while somebody may connect and the node has devices, or its tap wants messages.
+type Broker struct {
+	cfg    Config
+	limits Limits
+	open   atomic.Pointer[mochi.Server] // while it runs
+}
 
 // New starts nothing.
-func New(cfg Config) *Broker { return &Broker{cfg} }
+func New(cfg Config) *Broker { return &Broker{cfg: cfg, limits: cfg.Limits.complete()} }
 
 // Run serves until ctx is done. While nobody needs the broker there is none.
 func (b *Broker) Run(ctx context.Context) error {
@@ -59,7 +63,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if len(settings.Clients) > 0 && b.cfg.Hub.Len() > 0 {
+		if b.needed(settings) {
 			if err := b.serve(ctx, settings); err != nil {
 				return err
 			}
@@ -75,25 +79,33 @@ func (b *Broker) Run(ctx context.Context) error {
 
 // serve runs the broker until ctx is done, nobody needs it, or it is to listen elsewhere.
 func (b *Broker) serve(ctx context.Context, settings clients.Settings) error {
-	listener, err := b.listen(settings)
-	if err != nil {
-		return err
-	}
 	server := mochi.New(&mochi.Options{
 		InlineClient: true, Logger: slog.New(slog.DiscardHandler), SysTopicResendInterval: 3600,
-		ClientNetReadBufferSize: 2048, ClientNetWriteBufferSize: 2048, Capabilities: capabilities(),
+		ClientNetReadBufferSize: 2048, ClientNetWriteBufferSize: 2048, Capabilities: b.capabilities(),
 	})
-	h := &hook{hub: b.cfg.Hub, clients: b.cfg.Clients, server: server, told: map[string]string{}, log: b.cfg.Log}
-	if err := errors.Join(server.AddHook(h, nil), server.AddListener(listeners.NewNet("devices", listener))); err != nil {
-		return errors.Join(fmt.Errorf("prepare message bus: %w", err), listener.Close())
+	answers := desk.New(desk.Config{Hub: b.cfg.Hub, Log: b.cfg.Log, Publish: func(topic string, payload []byte) error {
+		return server.Publish(topic, payload, false, 1)
+	}})
+	h := &hook{
+		hub: b.cfg.Hub, clients: b.cfg.Clients, tap: b.cfg.Tap, server: server, desk: answers, sessions: b.limits.Connections,
+		queues: newQueues(b.limits.Queue, max(maxWaiting, b.limits.Queue)), log: b.cfg.Log,
+	}
+	if err := server.AddHook(h, nil); err != nil {
+		return fmt.Errorf("prepare message bus: %w", err)
+	}
+	if err := b.listen(server, settings); err != nil {
+		return err
 	}
 	if err := server.Serve(); err != nil {
 		return fmt.Errorf("serve message bus: %w", err)
 	}
-	b.cfg.Log.Info("message bus is open", "address", settings.Address(), "tls", settings.Exposed())
-	h.announce(ctx, func() bool {
+	b.open.Store(server)
+	defer b.open.Store(nil)
+	addresses := settings.Addresses()
+	b.cfg.Log.Info("message bus is open", "addresses", addresses, "tls", slices.ContainsFunc(addresses, clients.Exposed))
+	answers.Announce(ctx, func() bool {
 		now, err := b.cfg.Clients.Load()
-		return err == nil && now.Address() == settings.Address() && len(now.Clients) > 0 && b.cfg.Hub.Len() > 0
+		return err == nil && slices.Equal(now.Addresses(), addresses) && b.needed(now)
 	})
 	if err := server.Close(); err != nil {
 		return fmt.Errorf("close message bus: %w", err)
@@ -101,10 +113,10 @@ func (b *Broker) serve(ctx context.Context, settings clients.Settings) error {
 	return nil
 }
 
-func capabilities() *mochi.Capabilities {
+func (b *Broker) capabilities() *mochi.Capabilities {
 	c := mochi.NewDefaultServerCapabilities()
-	c.MaximumClients = maxClients
-	c.MaximumPacketSize = MaxPacket
+	c.MaximumClients = int64(b.limits.Connections)
+	c.MaximumPacketSize = uint32(b.limits.Packet)
 	c.MaximumClientWritesPending = maxPending
 	c.MaximumInflight, c.ReceiveMaximum = maxInflight, maxInflight
 	c.MaximumSessionExpiryInterval = maxSession
@@ -113,19 +125,4 @@ func capabilities() *mochi.Capabilities {
 	c.RetainAvailable = 0 // what is now is asked for with twin/get
 	c.SharedSubAvailable = 0
 	return c
-}
-
-func (b *Broker) listen(settings clients.Settings) (net.Listener, error) {
-	l, err := net.Listen("tcp", settings.Address())
-	if err != nil {
-		return nil, fmt.Errorf("message bus: %w", err)
-	}
-	l = netutil.LimitListener(l, maxClients)
-	if !settings.Exposed() {
-		return l, nil
-	}
-	return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-		pair, err := tls.LoadX509KeyPair(b.cfg.Cert, b.cfg.Key)
-		return &pair, err
-	}}), nil
 }

@@ -1,29 +1,36 @@
 package mqtt
 
 import (
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 
 	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/kedge-io/kedge/pkg/twin/hub"
 	"github.com/kedge-io/kedge/pkg/twin/mqtt/clients"
+	"github.com/kedge-io/kedge/pkg/twin/mqtt/desk"
 	"github.com/kedge-io/kedge/pkg/twin/mqtt/message"
 )
 
-// hook decides who may do what, and answers.
+// nobody is a topic that nobody may read: that of a last will that the node itself has taken.
+const nobody = "$kedge/taken"
+
+var errSlow = errors.New("the client does not take what waits for it")
+
+// hook decides who may do what, and hands questions to the desk.
 type hook struct {
 	mochi.HookBase
-	hub     *hub.Hub
-	clients *clients.File
-	server  *mochi.Server
-	log     *slog.Logger
-
-	mu   sync.Mutex
-	told map[string]string // by id: the desired values in the last delta
+	hub      *hub.Hub
+	clients  *clients.File
+	tap      Tap
+	server   *mochi.Server
+	desk     *desk.Desk
+	queues   *queues
+	sessions int // most of them
+	log      *slog.Logger
 }
 
 // ID names the hook in the broker.
@@ -31,17 +38,48 @@ func (*hook) ID() string { return "devices" }
 
 // Provides says which calls the hook wants.
 func (*hook) Provides(b byte) bool {
-	return slices.Contains([]byte{mochi.OnConnectAuthenticate, mochi.OnACLCheck, mochi.OnPublish}, b)
+	return slices.Contains([]byte{
+		mochi.OnConnectAuthenticate, mochi.OnSessionEstablished, mochi.OnACLCheck, mochi.OnPublish, mochi.OnWill, mochi.OnDisconnect, mochi.OnClientExpired,
+		mochi.OnPacketSent, mochi.OnPublishDropped, mochi.OnQosPublish, mochi.OnQosComplete, mochi.OnQosDropped,
+	}, b)
 }
 
-// OnConnectAuthenticate lets known clients in and nobody else.
-func (h *hook) OnConnectAuthenticate(_ *mochi.Client, p packets.Packet) bool {
+// OnConnectAuthenticate lets known clients in and nobody else. A client may not take over the session of another, nor leave a last will on a
+// topic that it may not write to.
+func (h *hook) OnConnectAuthenticate(c *mochi.Client, p packets.Packet) bool {
 	settings, err := h.clients.Load()
 	if err != nil {
 		return false
 	}
-	_, ok := settings.Authenticate(string(p.Connect.Username), string(p.Connect.Password))
-	return ok
+	who, ok := settings.Authenticate(string(p.Connect.Username), string(p.Connect.Password), here(c))
+	if !ok || p.Connect.WillFlag && !h.mayWrite(who, p.Connect.WillTopic) {
+		return false
+	}
+	if other, there := h.server.Clients.Get(c.ID); there {
+		return string(other.Properties.Username) == who.Name
+	}
+	return h.room()
+}
+
+// room says whether there may be one more session. Those of clients that are away make room.
+func (h *hook) room() bool {
+	if h.server.Clients.Len() < h.sessions {
+		return true
+	}
+	for id, c := range h.server.Clients.GetAll() {
+		if c.Closed() && !c.Net.Inline {
+			h.OnClientExpired(c)
+			h.server.Clients.Delete(id)
+		}
+	}
+	return h.server.Clients.Len() < h.sessions
+}
+
+// OnSessionEstablished keeps the connection of a client.
+func (h *hook) OnSessionEstablished(c *mochi.Client, _ packets.Packet) {
+	if g, ok := c.Net.Conn.(*guarded); ok {
+		g.prove()
+	}
 }
 
 // OnACLCheck says whether a client may write to a topic, or read what a filter matches. A client that was removed may nothing.
@@ -50,11 +88,10 @@ func (h *hook) OnACLCheck(c *mochi.Client, topic string, write bool) bool {
 	if err != nil {
 		return false
 	}
-	i := slices.IndexFunc(settings.Clients, func(k clients.Client) bool { return k.Name == string(c.Properties.Username) })
-	if i < 0 {
+	who, ok := settings.Client(string(c.Properties.Username), here(c))
+	if !ok {
 		return false
 	}
-	who := settings.Clients[i]
 	if write {
 		return h.mayWrite(who, topic)
 	}
@@ -121,14 +158,30 @@ func (h *hook) has(who clients.Client, namespace, name string) bool {
 
 // OnPublish answers what is a question to the node. The question itself goes to nobody else.
 func (h *hook) OnPublish(c *mochi.Client, p packets.Packet) (packets.Packet, error) {
-	if c.Net.Inline {
-		return p, nil
+	if !c.Net.Inline {
+		if t, ok := message.Parse(p.TopicName); ok {
+			p.Ignore = true
+			h.desk.Answer(t, p.Payload)
+			return p, packets.CodeSuccessIgnore
+		}
 	}
-	t, ok := message.Parse(p.TopicName)
-	if !ok {
-		return p, nil
+	if !c.Net.Inline {
+		if err := h.tell(p); err != nil {
+			return p, err
+		}
 	}
-	p.Ignore = true
-	h.answer(t, p.Payload)
-	return p, packets.CodeSuccessIgnore
+	h.enqueue(p)
+	return p, nil
 }
+
+// OnWill answers a last will that is a question to the node, and lets others pass.
+func (h *hook) OnWill(_ *mochi.Client, w mochi.Will) (mochi.Will, error) {
+	if t, ok := message.Parse(w.TopicName); ok {
+		h.desk.Answer(t, w.Payload)
+		w.TopicName, w.Payload = nobody, nil
+	}
+	return w, nil
+}
+
+// here says whether a client is on this machine.
+func here(c *mochi.Client) bool { return strings.HasPrefix(c.Net.Listener, loopback) }
