@@ -94,7 +94,7 @@ func (p *program) listBus() error {
 		return err
 	}
 	w := tabwriter.NewWriter(p.out, 0, 0, 3, ' ', 0)
-	fmt.Fprintf(w, "CLIENT\tDEVICES\t(listens on %s)\n", settings.Address())
+	fmt.Fprintf(w, "CLIENT\tDEVICES\t(listens on %s)\n", strings.Join(settings.Addresses(), ", "))
 	for _, c := range settings.Clients {
 		devices := strings.Join(c.Devices, ", ")
 		if devices == "" {

@@ -34,6 +34,27 @@ type Log struct {
 	AlsoStderr bool
 }
 
+// MQTT says how the message bus for devices is. Paths are absolute or empty.
+type MQTT struct {
+	Disable bool
+	// Listen are IP:PORT; none leaves it to the operator on the node.
+	Listen []string
+	// Cert and Key are both set or both empty: then the bus shows the node's own certificate.
+	Cert, Key string
+	// ClientCA is the authority of certificates that clients must show.
+	ClientCA string
+	// Credentials is a file with clients.
+	Credentials string
+	// Anonymous lets clients on this machine in without a name.
+	Anonymous bool
+	// MaxConnections is a number, MaxPacket and MaxQueue are bytes.
+	MaxConnections, MaxPacket, MaxQueue int
+	// External is the URL of a broker that is there already, and what it wants.
+	External                                                   string
+	ExternalCredentials, ExternalCA, ExternalCert, ExternalKey string
+	ExternalQoS                                                int
+}
+
 // Agent holds the settings of one node.
 type Agent struct {
 	// DataDir is an absolute path.
@@ -73,6 +94,8 @@ type Agent struct {
 	// PrivateRegistry is the path of registries.yaml; it may be missing.
 	PrivateRegistry string
 	Snapshotter     string
+
+	MQTT MQTT
 
 	// KubeletArgs and KubeProxyArgs are flag=value without leading dashes; they win over kedge's own.
 	KubeletArgs, KubeProxyArgs []string

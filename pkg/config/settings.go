@@ -42,7 +42,7 @@ func env(suffix string) []string { return []string{"KEDGE_" + suffix, "K3S_" + s
 
 func allSettings() []Setting {
 	return slices.Concat(listenerSettings(), joinSettings(), networkSettings(), kubeconfigSettings(), datastoreSettings(), partSettings(),
-		nodeSettings(), runtimeSettings(), argumentSettings(), logSettings(), unbuiltSettings())
+		nodeSettings(), runtimeSettings(), busSettings(), argumentSettings(), logSettings(), unbuiltSettings())
 }
 
 // ServerSettings returns the settings of kedge server, in the order of the manual.
@@ -283,6 +283,61 @@ func logSettings() []Setting {
 		{Name: "alsologtostderr", Group: group,
 			Usage: "With log: write to standard error too.",
 			bind:  yesNo(func(s *Server) *bool { return &s.Log.AlsoStderr })},
+	}
+}
+
+// busSettings are those of the message bus (MQTT) for devices.
+func busSettings() []Setting {
+	const group = "Devices (message bus, MQTT)"
+	return []Setting{
+		{Name: "disable-mqtt", Group: group,
+			Usage: "Run no message bus for devices on this node.",
+			bind:  yesNo(func(s *Server) *bool { return &s.MQTT.Disable })},
+		{Name: "mqtt-listen", Group: group, Value: "IP:PORT", Repeat: true, DefaultText: "what kedge device bus-listen said, or 127.0.0.1:1883",
+			Usage: "Where the bus listens; beyond this machine with TLS only.",
+			bind:  commas(func(s *Server) *[]string { return &s.MQTT.Listen })},
+		{Name: "mqtt-tls-cert", Group: group, Value: "FILE", DefaultText: "the node's own, of the cluster's authority",
+			Usage: "Certificate that the bus shows, PEM; read again for each connection.",
+			bind:  text(func(s *Server) *string { return &s.MQTT.Cert })},
+		{Name: "mqtt-tls-key", Group: group, Value: "FILE",
+			Usage: "Key of mqtt-tls-cert.",
+			bind:  text(func(s *Server) *string { return &s.MQTT.Key })},
+		{Name: "mqtt-tls-client-ca", Group: group, Value: "FILE",
+			Usage: "Clients beyond this machine must also show a certificate of this authority.",
+			bind:  text(func(s *Server) *string { return &s.MQTT.ClientCA })},
+		{Name: "mqtt-credentials", Group: group, Value: "FILE",
+			Usage: "Further clients, one a line: name, password or the digest that mosquitto_passwd writes, and the devices it may use (all when there are none).",
+			bind:  text(func(s *Server) *string { return &s.MQTT.Credentials })},
+		{Name: "mqtt-anonymous", Group: group,
+			Usage: "Let clients on this machine in without name and password, for all devices.",
+			bind:  yesNo(func(s *Server) *bool { return &s.MQTT.Anonymous })},
+		{Name: "mqtt-max-connections", Group: group, Value: "N", Default: "512",
+			Usage: "Most connections to the bus at a time.",
+			bind:  number(1, 65535, func(s *Server) *int { return &s.MQTT.MaxConnections })},
+		{Name: "mqtt-max-packet", Group: group, Value: "BYTES", Default: "262144",
+			Usage: "Largest packet that a client may send.",
+			bind:  number(1<<10, 16<<20, func(s *Server) *int { return &s.MQTT.MaxPacket })},
+		{Name: "mqtt-max-queue", Group: group, Value: "BYTES", Default: "4194304",
+			Usage: "What may wait for one client before it is shut out.",
+			bind:  number(16<<10, 256<<20, func(s *Server) *int { return &s.MQTT.MaxQueue })},
+		{Name: "mqtt-external", Group: group, Value: "URL",
+			Usage: "Serve the clients of a broker that is there already too: tcp://HOST:PORT or ssl://HOST:PORT.",
+			bind:  text(func(s *Server) *string { return &s.MQTT.External })},
+		{Name: "mqtt-external-credentials", Group: group, Value: "FILE",
+			Usage: "One line with the name and the password for mqtt-external.",
+			bind:  text(func(s *Server) *string { return &s.MQTT.ExternalCredentials })},
+		{Name: "mqtt-external-cafile", Group: group, Value: "FILE", DefaultText: "those that the machine trusts",
+			Usage: "Authority of the certificate of mqtt-external.",
+			bind:  text(func(s *Server) *string { return &s.MQTT.ExternalCA })},
+		{Name: "mqtt-external-certfile", Group: group, Value: "FILE",
+			Usage: "Certificate to show to mqtt-external.",
+			bind:  text(func(s *Server) *string { return &s.MQTT.ExternalCert })},
+		{Name: "mqtt-external-keyfile", Group: group, Value: "FILE",
+			Usage: "Key of mqtt-external-certfile.",
+			bind:  text(func(s *Server) *string { return &s.MQTT.ExternalKey })},
+		{Name: "mqtt-external-qos", Group: group, Value: "0-2", Default: "1",
+			Usage: "Quality of service of questions and answers on mqtt-external; from 1 on it keeps questions while kedge is away.",
+			bind:  number(0, 2, func(s *Server) *int { return &s.MQTT.ExternalQoS })},
 	}
 }
 

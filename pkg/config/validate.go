@@ -56,6 +56,7 @@ func (a Agent) Validate() error {
 		optional(absolute, "resolv-conf", a.ResolvConf),
 		optional(absolute, "private-registry", a.PrivateRegistry),
 		oneOf("snapshotter", a.Snapshotter, "overlayfs", "native"),
+		a.MQTT.validate(),
 		validateArgs("kubelet-arg", a.KubeletArgs),
 		validateArgs("kube-proxy-arg", a.KubeProxyArgs),
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -110,4 +111,47 @@ func join(ps []netip.Prefix) string {
 		parts = append(parts, p.String())
 	}
 	return strings.Join(parts, ",")
+}
+
+// validate checks the settings of the message bus.
+func (m MQTT) validate() error {
+	checks := []error{
+		both("mqtt-tls-cert", m.Cert, "mqtt-tls-key", m.Key),
+		both("mqtt-external-certfile", m.ExternalCert, "mqtt-external-keyfile", m.ExternalKey),
+		optional(existingBroker, "mqtt-external", m.External),
+	}
+	for _, l := range m.Listen {
+		if a, err := netip.ParseAddrPort(l); err != nil || a.Port() == 0 {
+			checks = append(checks, fmt.Errorf("--mqtt-listen: %q is not an IP address with a port, such as 0.0.0.0:8883", l))
+		}
+	}
+	for name, path := range map[string]string{
+		"mqtt-tls-cert": m.Cert, "mqtt-tls-key": m.Key, "mqtt-tls-client-ca": m.ClientCA, "mqtt-credentials": m.Credentials,
+		"mqtt-external-credentials": m.ExternalCredentials, "mqtt-external-cafile": m.ExternalCA, "mqtt-external-certfile": m.ExternalCert,
+	} {
+		checks = append(checks, optional(absolute, name, path))
+	}
+	for name, path := range map[string]string{"mqtt-external-credentials": m.ExternalCredentials, "mqtt-external-cafile": m.ExternalCA, "mqtt-external-certfile": m.ExternalCert} {
+		if path != "" && m.External == "" {
+			checks = append(checks, fmt.Errorf("--%s: there is no --mqtt-external that it is for", name))
+		}
+	}
+	return first(checks)
+}
+
+// both wants two settings or none of them.
+func both(one, value, other, otherValue string) error {
+	if (value == "") != (otherValue == "") {
+		return fmt.Errorf("--%s and --%s belong together: give both or none", one, other)
+	}
+	return nil
+}
+
+// existingBroker checks the address of a broker.
+func existingBroker(name, v string) error {
+	u, err := url.Parse(v)
+	if err != nil || u.Scheme != "tcp" && u.Scheme != "ssl" || u.Hostname() == "" || u.Port() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" {
+		return fmt.Errorf("--%s: %q is not of the form tcp://HOST:PORT or ssl://HOST:PORT", name, v)
+	}
+	return nil
 }

@@ -29,6 +29,19 @@ func TestValidateNodeNamesTheFlagAndTheFix(t *testing.T) {
 		{"kubelet-arg=--max-pods=20", ""},
 		{"kubelet-arg==20", `--kubelet-arg: "=20" is not of the form flag=value`},
 		{"pause-image=a\tb", "--pause-image"},
+		{"mqtt-listen=localhost:1883", `--mqtt-listen: "localhost:1883" is not an IP address with a port`},
+		{"mqtt-listen=127.0.0.1:1883,0.0.0.0:8883 mqtt-credentials=/c mqtt-anonymous=true mqtt-max-connections=9", ""},
+		{"mqtt-tls-cert=/c", "--mqtt-tls-cert and --mqtt-tls-key belong together"},
+		{"mqtt-tls-client-ca=ca.pem", `--mqtt-tls-client-ca: "ca.pem" is not an absolute path`},
+		{"mqtt-max-packet=10", `--mqtt-max-packet: "10" is not a number from 1024 to`},
+		{"mqtt-max-queue=x", `--mqtt-max-queue: "x" is not a number`},
+		{"mqtt-max-connections=0", `--mqtt-max-connections: "0" is not a number from 1`},
+		{"mqtt-external=mqtt.example", `--mqtt-external: "mqtt.example" is not of the form tcp://`},
+		{"mqtt-external=tcp://a:b@mqtt.example:1883", "--mqtt-external"},
+		{"mqtt-external-cafile=/ca", "--mqtt-external-cafile: there is no --mqtt-external"},
+		{"mqtt-external=tcp://a:1 mqtt-external-certfile=/c", "--mqtt-external-certfile and --mqtt-external-keyfile belong together"},
+		{"mqtt-external=ssl://[fd00::1]:8883 mqtt-external-cafile=/ca mqtt-external-credentials=/c mqtt-external-qos=2", ""},
+		{"mqtt-external=tcp://a:1 mqtt-external-qos=3", `--mqtt-external-qos: "3" is not a number from 0 to 2`},
 	})
 }
 

@@ -48,6 +48,7 @@ feature/8   pkg/autonomy/health/note
 feature/9   pkg/autonomy/health/verdict
 feature     pkg/controlplane
 feature/1   pkg/controlplane/evictions
+feature/1   pkg/controlplane/history
 feature/1   pkg/controlplane/openapi
 feature/1   pkg/controlplane/kinds
 feature/1   pkg/controlplane/localapi
@@ -110,7 +111,9 @@ feature/5   pkg/twin/mapper/virtual
 feature/7   pkg/twin/merge
 feature/7   pkg/twin/model
 feature/2   pkg/twin/mqtt
+feature/2   pkg/twin/mqtt/bridge
 feature/6   pkg/twin/mqtt/clients
+feature/4   pkg/twin/mqtt/desk
 feature/6   pkg/twin/mqtt/message
 feature/6   pkg/twin/push
 feature/7   pkg/twin/store
@@ -143,6 +146,7 @@ support     test/e2e/grid
 support     test/e2e/health
 support     test/e2e/devices
 support     test/e2e/join
+support     test/e2e/link
 support     test/e2e/metrics
 support     test/e2e/network
 support     test/e2e/policy
@@ -166,6 +170,7 @@ support     test/vm/disk
 support     test/vm/guest
 support     test/vm/scenario
 support     test/vm/scenario/appender
+support     test/workload
 `
 
 // levels names the levels in order, the lowest first.

@@ -1,5 +1,5 @@
 // Package clients keeps who may use the message bus of a node: a file with a name, a digest of a password and a list of devices for each
-// client, and where the bus listens. The bus runs when there is a client. Rooms of twin import it.
+// client, and where the bus listens; and a second file that others write. The bus runs when there is a client. Rooms of twin import it.
 package clients
 
 import (
@@ -35,33 +35,52 @@ type Client struct {
 	Digest string `json:"digest"`
 	// Devices are namespace/name; empty means all of the node.
 	Devices []string `json:"devices,omitempty"`
+
+	secret *secret // of one in a credentials file
 }
 
-// Settings are the whole file.
+// Settings are the whole file, and what the node's own settings add to it.
 type Settings struct {
 	// Listen is an address with a port; beyond this machine the bus speaks TLS only.
 	Listen  string   `json:"listen,omitempty"`
 	Clients []Client `json:"clients,omitempty"`
+
+	addresses []string
+	listed    []Client // of the credentials file
+	anonymous bool
 }
 
-// Address is Listen or its default.
-func (s Settings) Address() string {
-	if s.Listen == "" {
-		return DefaultListen
+// Addresses are where the bus listens: what the node's settings say, else Listen, else its default.
+func (s Settings) Addresses() []string {
+	switch {
+	case len(s.addresses) > 0:
+		return s.addresses
+	case s.Listen != "":
+		return []string{s.Listen}
 	}
-	return s.Listen
+	return []string{DefaultListen}
 }
 
-// Exposed says whether others than this machine can reach the bus.
-func (s Settings) Exposed() bool {
-	a, err := netip.ParseAddrPort(s.Address())
+// Somebody says whether anybody may connect.
+func (s Settings) Somebody() bool { return len(s.Clients) > 0 || len(s.listed) > 0 || s.anonymous }
+
+// Exposed says whether others than this machine can reach an address.
+func Exposed(address string) bool {
+	a, err := netip.ParseAddrPort(address)
 	return err != nil || !a.Addr().IsLoopback()
 }
 
 // File is the file with a memory of what it held. It is safe for concurrent use.
 type File struct {
 	Path string
+	// Addresses are where the bus listens, whatever the file says; nil leaves it to the file.
+	Addresses []string
+	// Credentials is the path of a file with further clients, see Credentials.
+	Credentials string
+	// Anonymous lets clients on this machine in that give no name, for all devices.
+	Anonymous bool
 
+	listed credentials
 	mu     sync.Mutex
 	stamp  time.Time
 	size   int64
@@ -69,10 +88,23 @@ type File struct {
 	broken error
 }
 
-// Load returns the settings; a missing file holds none. The file is read again when it has changed.
+// Load returns the settings; a missing file holds none. Files are read again when they have changed.
 func (f *File) Load() (Settings, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	s, err := f.load()
+	if err != nil {
+		return Settings{}, err
+	}
+	s.addresses, s.anonymous = f.Addresses, f.Anonymous
+	if f.Credentials != "" {
+		s.listed, err = f.listed.load(f.Credentials)
+	}
+	return s, err
+}
+
+// load wants the lock.
+func (f *File) load() (Settings, error) {
 	info, err := os.Stat(f.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		f.last, f.broken, f.stamp = Settings{}, nil, time.Time{}
@@ -102,7 +134,9 @@ func parse(data []byte) (s Settings, err error) {
 
 // change writes the file as a whole.
 func (f *File) change(do func(*Settings) error) error {
-	s, err := f.Load()
+	f.mu.Lock()
+	s, err := f.load()
+	f.mu.Unlock()
 	if err != nil {
 		return err
 	}
@@ -173,12 +207,27 @@ func digest(salt, password string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Authenticate returns the client of a name and password.
-func (s Settings) Authenticate(name, password string) (Client, bool) {
-	for _, c := range s.Clients {
-		if c.Name == name {
-			return c, subtle.ConstantTimeCompare([]byte(c.Digest), []byte(digest(c.Salt, password))) == 1
+// Client returns a client by its name. A client without a name is one on this machine, where those may be.
+func (s Settings) Client(name string, here bool) (Client, bool) {
+	if name == "" {
+		return Client{}, s.anonymous && here
+	}
+	for _, list := range [][]Client{s.Clients, s.listed} {
+		if i := slices.IndexFunc(list, func(c Client) bool { return c.Name == name }); i >= 0 {
+			return list[i], true
 		}
 	}
 	return Client{}, false
+}
+
+// Authenticate returns the client of a name and password; here says that it is on this machine.
+func (s Settings) Authenticate(name, password string, here bool) (Client, bool) {
+	c, ok := s.Client(name, here)
+	if !ok || name == "" {
+		return c, ok
+	}
+	if c.secret != nil {
+		return c, c.secret.fits(password)
+	}
+	return c, subtle.ConstantTimeCompare([]byte(c.Digest), []byte(digest(c.Salt, password))) == 1
 }

@@ -8,7 +8,7 @@ import (
 
 func TestClients(t *testing.T) {
 	f := &File{Path: filepath.Join(t.TempDir(), "sub", "bus.json")}
-	if s, err := f.Load(); err != nil || len(s.Clients) != 0 || s.Exposed() || s.Address() != DefaultListen {
+	if s, err := f.Load(); err != nil || len(s.Clients) != 0 || Exposed(s.Addresses()[0]) || s.Addresses()[0] != DefaultListen || s.Somebody() {
 		t.Errorf("%+v, %v", s, err)
 	}
 	password, err := f.Add("one", []string{"default/d"})
@@ -20,11 +20,11 @@ func TestClients(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c, ok := s.Authenticate("one", password); !ok || len(c.Devices) != 1 {
+	if c, ok := s.Authenticate("one", password, false); !ok || len(c.Devices) != 1 {
 		t.Error("the password is refused")
 	}
 	for _, wrong := range []string{"", password + "x", s.Clients[0].Digest} {
-		if _, ok := s.Authenticate("one", wrong); ok {
+		if _, ok := s.Authenticate("one", wrong, true); ok {
 			t.Errorf("%q is taken", wrong)
 		}
 	}
@@ -44,8 +44,8 @@ func TestClients(t *testing.T) {
 		if err := f.Listen(address); err != nil {
 			t.Fatal(err)
 		}
-		if s, _ = f.Load(); s.Exposed() != exposed {
-			t.Errorf("%s: %v", address, s.Exposed())
+		if s, _ = f.Load(); Exposed(s.Addresses()[0]) != exposed {
+			t.Errorf("%s: %v", address, s.Addresses())
 		}
 	}
 	if err := f.Listen("somewhere"); err == nil {

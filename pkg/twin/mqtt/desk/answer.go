@@ -1,7 +1,6 @@
-package mqtt
+package desk
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,13 +24,13 @@ const (
 	internal   = 500
 )
 
-func (h *hook) publish(topic string, v any) {
+func (d *Desk) publish(topic string, v any) {
 	data, err := json.Marshal(v)
 	if err == nil {
-		err = h.server.Publish(topic, data, false, 0)
+		err = d.cfg.Publish(topic, data)
 	}
 	if err != nil {
-		h.log.Debug("message was not published", "topic", topic, "error", err)
+		d.cfg.Log.Debug("message was not published", "topic", topic, "error", err)
 	}
 }
 
@@ -39,8 +38,8 @@ func base(eventID string) message.Base {
 	return message.Base{EventID: eventID, Timestamp: time.Now().UnixMilli()}
 }
 
-func (h *hook) fail(t message.Topic, eventID string, code int, err error) {
-	h.publish(t.Answer(), message.Result{Base: base(eventID), Code: code, Reason: err.Error()})
+func (d *Desk) fail(t message.Topic, eventID string, code int, err error) {
+	d.publish(t.Answer(), message.Result{Base: base(eventID), Code: code, Reason: err.Error()})
 }
 
 func codeOf(err error) int {
@@ -56,69 +55,69 @@ func codeOf(err error) int {
 }
 
 // key finds the device that a topic means.
-func (h *hook) key(t message.Topic) (string, error) {
+func (d *Desk) key(t message.Topic) (string, error) {
 	if t.Namespace != "" {
 		return hub.Key(t.Namespace, t.Name), nil
 	}
-	if key, ok := h.hub.Find(t.Name); ok {
+	if key, ok := d.cfg.Hub.Find(t.Name); ok {
 		return key, nil
 	}
 	return "", fmt.Errorf("device %s: %w", t.Name, hub.ErrUnknownDevice)
 }
 
-// answer does what a client asks, and says so in the form of the question.
-func (h *hook) answer(t message.Topic, payload []byte) {
+// Answer does what a client asks, and says so in the form of the question.
+func (d *Desk) Answer(t message.Topic, payload []byte) {
 	if t.Verb == message.MembershipGet {
 		b, err := message.ReadBase(payload)
 		if err != nil {
-			h.fail(t, "", badRequest, err)
+			d.fail(t, "", badRequest, err)
 			return
 		}
-		h.publish(t.Answer(), message.Members{Base: base(b.EventID), Devices: h.members()})
+		d.publish(t.Answer(), message.Members{Base: base(b.EventID), Devices: d.members()})
 		return
 	}
-	key, err := h.key(t)
+	key, err := d.key(t)
 	if err != nil {
 		b, _ := message.ReadBase(payload)
-		h.fail(t, b.EventID, notFound, err)
+		d.fail(t, b.EventID, notFound, err)
 		return
 	}
 	switch t.Verb {
 	case message.TwinUpdate:
-		h.update(t, key, payload)
+		d.update(t, key, payload)
 	case message.TwinGet:
-		h.get(t, key, payload)
+		d.get(t, key, payload)
 	case message.StateUpdate:
-		h.state(t, key, payload)
+		d.state(t, key, payload)
 	}
 }
 
-func (h *hook) get(t message.Topic, key string, payload []byte) {
+func (d *Desk) get(t message.Topic, key string, payload []byte) {
 	b, err := message.ReadBase(payload)
 	if err != nil {
-		h.fail(t, "", badRequest, err)
+		d.fail(t, "", badRequest, err)
 		return
 	}
-	v, ok := h.hub.Get(key)
+	v, ok := d.cfg.Hub.Get(key)
 	if !ok {
-		h.fail(t, b.EventID, notFound, hub.ErrUnknownDevice)
+		d.fail(t, b.EventID, notFound, hub.ErrUnknownDevice)
 		return
 	}
-	h.publish(t.Answer(), message.Result{Base: base(b.EventID), Twin: twins(v, v.State.Twins)})
+	d.publish(t.Answer(), message.Result{Base: base(b.EventID), Twin: twins(v, v.State.Twins)})
 }
 
-func (h *hook) state(t message.Topic, key string, payload []byte) {
+func (d *Desk) state(t message.Topic, key string, payload []byte) {
 	s, err := message.ReadState(payload)
 	if err != nil {
-		h.fail(t, "", badRequest, err)
+		d.fail(t, "", badRequest, err)
 		return
 	}
-	if err := h.hub.ReportState(key, s.State); err != nil {
-		h.fail(t, s.EventID, codeOf(err), err)
+	if err := d.cfg.Hub.ReportState(key, s.State); err != nil {
+		d.fail(t, s.EventID, codeOf(err), err)
 		return
 	}
-	v, _ := h.hub.Get(key)
-	h.publish(t.Answer(), message.Result{Base: base(s.EventID), Device: &message.Device{
+	v, _ := d.cfg.Hub.Get(key)
+	d.publish(t.Answer(), message.Result{Base: base(s.EventID), Device: &message.Device{
 		Name: t.Name, State: v.State.State, LastOnlineTime: when(v.State.LastOnline),
 	}})
 }
@@ -130,20 +129,20 @@ func when(at time.Time) string {
 	return at.UTC().Format(time.RFC3339)
 }
 
-func (h *hook) update(t message.Topic, key string, payload []byte) {
+func (d *Desk) update(t message.Topic, key string, payload []byte) {
 	u, err := message.ReadUpdate(payload)
 	if err != nil {
-		h.fail(t, u.EventID, badRequest, err)
+		d.fail(t, u.EventID, badRequest, err)
 		return
 	}
-	before, after, err := h.hub.Update(key, updates(u, time.Now()))
+	before, after, err := d.cfg.Hub.Update(key, updates(u, time.Now()))
 	if err != nil {
-		h.fail(t, u.EventID, codeOf(err), err)
+		d.fail(t, u.EventID, codeOf(err), err)
 		return
 	}
-	v, ok := h.hub.Get(key)
+	v, ok := d.cfg.Hub.Get(key)
 	if !ok {
-		h.fail(t, u.EventID, notFound, hub.ErrUnknownDevice)
+		d.fail(t, u.EventID, notFound, hub.ErrUnknownDevice)
 		return
 	}
 	changed := map[string]merge.Twin{}
@@ -159,9 +158,9 @@ func (h *hook) update(t message.Topic, key string, payload []byte) {
 		}
 		document.Twin[name] = c
 	}
-	h.publish(t.Answer(), message.Result{Base: base(u.EventID), Twin: twins(v, changed)})
-	h.delta(t, v, u.EventID, true)
-	h.publish(t.Document(), document)
+	d.publish(t.Answer(), message.Result{Base: base(u.EventID), Twin: twins(v, changed)})
+	d.delta(t, v, u.EventID, true)
+	d.publish(t.Document(), document)
 }
 
 // updates are the wishes of a message, in the order of names so that its answer does not depend on chance.
@@ -189,7 +188,7 @@ func updates(u message.Update, now time.Time) (out []hub.Update) {
 }
 
 // delta tells what is wanted and not so, if there is any such thing. Unless again is true, what was told last is not repeated.
-func (h *hook) delta(t message.Topic, v hub.View, eventID string, again bool) {
+func (d *Desk) delta(t message.Topic, v hub.View, eventID string, again bool) {
 	out := message.Delta{Base: base(eventID), Twin: map[string]*message.Twin{}, Delta: map[string]string{}}
 	var said strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(v.State.Twins)) {
@@ -203,12 +202,12 @@ func (h *hook) delta(t message.Topic, v hub.View, eventID string, again bool) {
 			out.Delta[name] = s.Desired.Value
 		}
 	}
-	h.mu.Lock()
-	old := h.told[t.ID]
-	h.told[t.ID] = said.String()
-	h.mu.Unlock()
+	d.mu.Lock()
+	old := d.told[t.ID]
+	d.told[t.ID] = said.String()
+	d.mu.Unlock()
 	if len(out.Delta) > 0 && (again || old != said.String()) {
-		h.publish(t.Delta(), out)
+		d.publish(t.Delta(), out)
 	}
 }
 
@@ -233,9 +232,9 @@ func twin(v hub.View, name string, t merge.Twin) *message.Twin {
 	return &message.Twin{Expected: message.FromAPI(t.Desired), Actual: message.FromAPI(t.Reported), Optional: &optional, Metadata: &message.Metadata{Type: kind}}
 }
 
-func (h *hook) members() []message.Device {
+func (d *Desk) members() []message.Device {
 	out := []message.Device{}
-	for _, v := range h.hub.List() {
+	for _, v := range d.cfg.Hub.List() {
 		out = append(out, member(v.Key, v))
 	}
 	return out
@@ -248,54 +247,4 @@ func member(key string, v hub.View) message.Device {
 		d.Description = v.Device.Labels["description"]
 	}
 	return d
-}
-
-// announce tells of changes that others made, until ctx is done or needed says no.
-func (h *hook) announce(ctx context.Context, needed func() bool) {
-	changes := h.hub.Subscribe(hub.Specification|hub.Desired, true)
-	defer changes.Close()
-	known := map[string]bool{}
-	for first := true; ctx.Err() == nil && needed(); first = false {
-		wait, cancel := context.WithTimeout(ctx, lookAgain)
-		changes.Await(wait)
-		cancel()
-		keys, _ := changes.Take()
-		news := message.Membership{Base: base(""), Added: []message.Device{}, Removed: []message.Device{}}
-		for _, key := range keys {
-			v, ok := h.hub.Get(key)
-			switch {
-			case ok && !known[key]:
-				known[key] = true
-				news.Added = append(news.Added, member(key, v))
-			case !ok && known[key]:
-				delete(known, key)
-				h.forget(key)
-				news.Removed = append(news.Removed, member(key, hub.View{}))
-			}
-			if ok {
-				h.delta(message.OfDevice(key), v, "", first)
-				h.deltaByName(key, v, first)
-			}
-		}
-		if len(news.Added)+len(news.Removed) > 0 && !first {
-			h.publish(message.MembershipUpdated(h.hub.Node()), news)
-		}
-	}
-}
-
-// forget drops what was told of a device that is gone.
-func (h *hook) forget(key string) {
-	_, name, _ := strings.Cut(key, "/")
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.told, key)
-	delete(h.told, name)
-}
-
-// deltaByName tells clients of the older form, where the name alone means this device.
-func (h *hook) deltaByName(key string, v hub.View, again bool) {
-	_, name, _ := strings.Cut(key, "/")
-	if found, ok := h.hub.Find(name); ok && found == key {
-		h.delta(message.OfDevice(name), v, "", again)
-	}
 }
