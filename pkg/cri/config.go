@@ -53,6 +53,7 @@ disabled_plugins = [
 
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = {{printf "%q" .Snapshotter}}
+  stats_collect_period = 30
 
 [plugins."io.containerd.cri.v1.images".pinned_images]
   sandbox = {{printf "%q" .PauseImage}}
@@ -70,6 +71,7 @@ disabled_plugins = [
   restrict_oom_score_adj = {{.RestrictOOMScoreAdj}}
   enable_unprivileged_ports = true
   enable_unprivileged_icmp = true
+  stats_collect_period = "15s"
 
 [plugins."io.containerd.cri.v1.runtime".cni]
   bin_dirs = [{{printf "%q" .CNIBinDir}}]

@@ -45,11 +45,14 @@ type Documents struct {
 	// etagV2 is that of the last document of version 2; building guards it.
 	etagV2 string
 	groups func() map[string]*restful.WebService
+	// identity is the digest of the configured one, index the answer that the aggregator asks for again and again.
+	identity [sha256.Size]byte
+	index    func() []byte
 }
 
 // Install serves the documents under the paths of the protocol. The container may still be filled until the first request.
 func Install(cfg Config, m *mux.PathRecorderMux) *Documents {
-	d := &Documents{cfg: cfg}
+	d := &Documents{cfg: cfg, identity: sha256.Sum256([]byte(cfg.Identity))}
 	d.groups = sync.OnceValue(func() map[string]*restful.WebService {
 		groups := map[string]*restful.WebService{}
 		for _, ws := range cfg.Container.RegisteredWebServices() {
@@ -57,6 +60,7 @@ func Install(cfg Config, m *mux.PathRecorderMux) *Documents {
 		}
 		return groups
 	})
+	d.index = sync.OnceValue(d.encodeIndex)
 	m.HandleFunc(pathV2, d.serveV2)
 	m.HandleFunc(pathV3, d.serveIndex)
 	m.HandlePrefix(pathV3+"/", http.HandlerFunc(d.serveGroup))
@@ -65,7 +69,7 @@ func Install(cfg Config, m *mux.PathRecorderMux) *Documents {
 
 // hash names the document of a group without building it.
 func (d *Documents) hash(group string) string {
-	sum := sha256.Sum256([]byte(d.cfg.Identity + "\n" + group))
+	sum := sha256.Sum256(append(d.identity[:], group...))
 	return strings.ToUpper(hex.EncodeToString(sum[:]))
 }
 
@@ -75,12 +79,17 @@ func (d *Documents) address(group string) string {
 }
 
 func (d *Documents) serveIndex(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(d.index())
+}
+
+func (d *Documents) encodeIndex() []byte {
 	index := handler3.OpenAPIV3Discovery{Paths: map[string]handler3.OpenAPIV3DiscoveryGroupVersion{}}
 	for group := range d.groups() {
 		index.Paths[group] = handler3.OpenAPIV3DiscoveryGroupVersion{ServerRelativeURL: d.address(group)}
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(index)
+	encoded, _ := json.Marshal(index) // strings only, which cannot fail
+	return encoded
 }
 
 // serveGroup answers as upstream does: a request with the hash may be kept for a year, one with an old hash is sent to the new.
