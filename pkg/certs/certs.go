@@ -38,6 +38,7 @@ type ServerPaths struct {
 	ServerCA        KeyPair // signs serving certificates
 	ClientCA        KeyPair // signs client certificates
 	RequestHeaderCA KeyPair // signs the aggregator's front proxy certificate
+	PeerCA          KeyPair // signs the datastore's members, where there are several servers; nothing else trusts it
 
 	ServiceKey string // ECDSA key that signs service account tokens; the apiserver and controller-manager read it
 
@@ -48,6 +49,7 @@ type ServerPaths struct {
 	Controller       KeyPair
 	Scheduler        KeyPair
 	Supervisor       KeyPair
+	Peer             KeyPair // this server's member of the datastore
 
 	AdminKubeconfig      string // refers to the Admin files; the user's copy (WriteKubeconfig) embeds them
 	ControllerKubeconfig string
@@ -63,6 +65,8 @@ func NewServerPaths(dataDir string) ServerPaths {
 		ServerCA:             pairIn(tls, "server-ca"),
 		ClientCA:             pairIn(tls, "client-ca"),
 		RequestHeaderCA:      pairIn(tls, "request-header-ca"),
+		PeerCA:               pairIn(tls, "peer-ca"),
+		Peer:                 pairIn(tls, "peer"),
 		ServiceKey:           filepath.Join(tls, "service.key"),
 		ServingAPIServer:     pairIn(tls, "serving-kube-apiserver"),
 		KubeletClient:        pairIn(tls, "client-kube-apiserver"),
@@ -76,6 +80,12 @@ func NewServerPaths(dataDir string) ServerPaths {
 		SchedulerKubeconfig:  filepath.Join(cred, "scheduler.kubeconfig"),
 		SupervisorKubeconfig: filepath.Join(cred, "supervisor.kubeconfig"),
 	}
+}
+
+// Shared are the files that all servers of a cluster must have alike; the last two only where the datastore has members.
+func (p ServerPaths) Shared() []string {
+	return []string{p.ServerCA.Cert, p.ServerCA.Key, p.ClientCA.Cert, p.ClientCA.Key, p.RequestHeaderCA.Cert, p.RequestHeaderCA.Key, p.ServiceKey,
+		p.PeerCA.Cert, p.PeerCA.Key}
 }
 
 // NodePaths names every file that EnsureNode keeps.

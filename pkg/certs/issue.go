@@ -24,6 +24,14 @@ type profile struct {
 	names      []string
 	ips        []net.IP
 	usage      x509.ExtKeyUsage
+	peer       bool // both a server and a client, whatever usage says
+}
+
+func (p profile) usages() []x509.ExtKeyUsage {
+	if p.peer {
+		return []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	}
+	return []x509.ExtKeyUsage{p.usage}
 }
 
 // authority is a loaded CA that can sign. The first certificate signs; the others are the rest of a custom chain.
@@ -47,7 +55,7 @@ func (a *authority) issue(p profile, public crypto.PublicKey, now time.Time) ([]
 		NotBefore:    latest(now.Add(-backdate), ca.NotBefore),
 		NotAfter:     earliest(now.Add(LeafLife), ca.NotAfter),
 		KeyUsage:     x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
-		ExtKeyUsage:  []x509.ExtKeyUsage{p.usage},
+		ExtKeyUsage:  p.usages(),
 
 		BasicConstraintsValid: true,
 	}
@@ -209,7 +217,7 @@ func verdict(leaf *x509.Certificate, key crypto.Signer, p profile, issuers []*x5
 		return fmt.Errorf("it names %s", leaf.Subject)
 	case !sameSet(leaf.DNSNames, p.names) || !sameSet(ipStrings(leaf.IPAddresses), ipStrings(p.ips)):
 		return errors.New("names or addresses changed")
-	case !slices.Equal(leaf.ExtKeyUsage, []x509.ExtKeyUsage{p.usage}):
+	case !slices.Equal(leaf.ExtKeyUsage, p.usages()):
 		return errors.New("it is for another use")
 	case due(now, leaf):
 		return errors.New("it is due for renewal")

@@ -35,6 +35,7 @@ type ServerConfig struct {
 	ServingNames  []string         // host name and --tls-san names
 	ServingIPs    []net.IP         // node addresses and --tls-san addresses
 	NodeName      string           // the node on this machine, the only one that may carry ServingIPs; may be empty
+	PeerIPs       []net.IP         // addresses of this server's member of the datastore; none where that has no members
 	Kubeconfig    UserKubeconfig   // the operator's copy
 	Clock         func() time.Time // nil means time.Now
 }
@@ -47,6 +48,7 @@ type Server struct {
 	cfg ServerConfig
 
 	serverCA, clientCA, requestHeaderCA *authority
+	peerCA                              *authority // nil without members of the datastore
 }
 
 // EnsureServer loads the server's certificates, making or re-issuing what is missing, damaged, due or out of date.
@@ -105,6 +107,12 @@ func (s *Server) ensureAuthorities() error {
 		{s.RequestHeaderCA, "request-header-ca", &s.requestHeaderCA},
 	} {
 		if *slot.into, err = ensureAuthority(slot.pair, slot.name, used, now); err != nil {
+			return err
+		}
+	}
+	if len(s.cfg.PeerIPs) > 0 { // a server that gets members when it is used already makes this one then
+		started := exists(filepath.Join(s.cfg.DataDir, "server", "db", "etcd", "member"))
+		if s.peerCA, err = ensureAuthority(s.PeerCA, "peer-ca", started, now); err != nil {
 			return err
 		}
 	}
@@ -183,7 +191,7 @@ func (s *Server) leaves() []serverLeaf {
 	client := func(user string, groups ...string) profile {
 		return profile{commonName: user, groups: groups, usage: x509.ExtKeyUsageClientAuth}
 	}
-	return []serverLeaf{
+	leaves := []serverLeaf{
 		{s.ServingAPIServer, s.cfg.servingProfile(), s.serverCA, ""},
 		{s.KubeletClient, client(UserAPIServer), s.clientCA, ""},
 		{s.AuthProxy, client(UserAuthProxy), s.requestHeaderCA, ""},
@@ -192,6 +200,10 @@ func (s *Server) leaves() []serverLeaf {
 		{s.Scheduler, client(userScheduler), s.clientCA, s.SchedulerKubeconfig},
 		{s.Supervisor, client(UserSupervisor, GroupMasters), s.clientCA, s.SupervisorKubeconfig},
 	}
+	if len(s.cfg.PeerIPs) > 0 {
+		leaves = append(leaves, serverLeaf{s.Peer, profile{commonName: "kedge-peer", names: []string{"localhost"}, ips: uniqueIPs(s.cfg.PeerIPs), peer: true}, s.peerCA, ""})
+	}
+	return leaves
 }
 
 func (c *ServerConfig) servingProfile() profile {

@@ -141,6 +141,9 @@ type Server struct {
 	// MetricsPeriod is how many seconds usage counts as current; 0 for the default.
 	MetricsPeriod int
 
+	// ClusterInit keeps the data in an etcd of this server, which further servers join; ClusterReset drops the others from it.
+	ClusterInit, ClusterReset bool
+
 	// DatastoreEndpoint is empty for the SQLite file in the data directory.
 	DatastoreEndpoint                                               string
 	DatastoreCAFile, DatastoreCertFile, DatastoreKeyFile            string

@@ -41,7 +41,7 @@ func (s Setting) Bool() bool { return s.Value == "" }
 func env(suffix string) []string { return []string{"KEDGE_" + suffix, "K3S_" + suffix} }
 
 func allSettings() []Setting {
-	return slices.Concat(listenerSettings(), joinSettings(), networkSettings(), kubeconfigSettings(), datastoreSettings(), partSettings(),
+	return slices.Concat(listenerSettings(), joinSettings(), clusterSettings(), networkSettings(), kubeconfigSettings(), datastoreSettings(), partSettings(),
 		nodeSettings(), runtimeSettings(), busSettings(), argumentSettings(), logSettings(), unbuiltSettings())
 }
 
@@ -76,6 +76,18 @@ func joinSettings() []Setting {
 		{Name: "agent-token-file", Group: group, Value: "FILE", Env: env("AGENT_TOKEN_FILE"), Server: true,
 			Usage: "File that holds the agent-token.",
 			bind:  text(func(s *Server) *string { return &s.AgentTokenFile })},
+	}
+}
+
+func clusterSettings() []Setting {
+	const group = "Several servers"
+	return []Setting{
+		{Name: "cluster-init", Group: group, Env: env("CLUSTER_INIT"), Server: true,
+			Usage: "Keep the data in an etcd of this server, which further servers join; data in SQLite moves there.",
+			bind:  yesNo(func(s *Server) *bool { return &s.ClusterInit })},
+		{Name: "cluster-reset", Group: group, Env: env("CLUSTER_RESET"), Server: true,
+			Usage: "Drop all other servers from the etcd of this one, and end: for when too few of them are left.",
+			bind:  yesNo(func(s *Server) *bool { return &s.ClusterReset })},
 	}
 }
 
@@ -347,8 +359,6 @@ func unbuiltSettings() []Setting {
 	const runtime = "kedge has its own containerd and works with no other runtime"
 	return []Setting{
 		{Name: "server", Short: "s", Value: "URL", Env: env("URL"), Server: true, bind: unbuilt(servers)},
-		{Name: "cluster-init", Env: env("CLUSTER_INIT"), bind: unbuilt(servers)},
-		{Name: "cluster-reset", Env: env("CLUSTER_RESET"), bind: unbuilt(servers)},
 		{Name: "secrets-encryption", bind: unbuilt("encryption of Secrets at rest is not built yet")},
 		{Name: "advertise-port", Value: "PORT", Server: true, bind: unbuilt("the advertised port is https-listen-port")},
 		{Name: "docker", bind: unbuilt(runtime)},

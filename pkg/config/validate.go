@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -34,6 +35,7 @@ func (s Server) Validate() error {
 		s.validateNodePorts(),
 		oneOf("flannel-backend", s.FlannelBackend, "vxlan", "host-gw", "wireguard-native", "bridge", "none"),
 		s.validateDatastore(),
+		s.validateCluster(),
 		s.validateAddons(),
 		optional(registryHost, "system-default-registry", s.SystemDefaultRegistry),
 		absolute("write-kubeconfig", s.WriteKubeconfig),
@@ -205,6 +207,23 @@ func (s Server) validateAddons() error {
 			}
 			return fmt.Errorf("--disable: unknown add-on %q%s (known: %s)", d, near, addonList())
 		}
+	}
+	return nil
+}
+
+// validateCluster checks the settings about several servers.
+func (s Server) validateCluster() error {
+	switch {
+	case s.ClusterInit && s.DatastoreEndpoint != "":
+		return errors.New("--cluster-init and --datastore-endpoint are both set: servers that share a datastore need no --cluster-init")
+	case len(s.Servers) > 0 && s.DatastoreEndpoint != "":
+		return errors.New("--server and --datastore-endpoint are both set: servers that share a datastore find each other there; remove --server")
+	case len(s.Servers) > 0 && s.ClusterInit:
+		return errors.New("--server joins a cluster and --cluster-init makes one: keep one of them")
+	case s.ClusterReset && s.DatastoreEndpoint != "":
+		return errors.New("--cluster-reset is for the etcd of a server, and --datastore-endpoint names another: use its own tools")
+	case s.ClusterReset && len(s.Servers) > 0:
+		return errors.New("--cluster-reset leaves this server alone and --server joins it to others: remove --server")
 	}
 	return nil
 }

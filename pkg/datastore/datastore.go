@@ -22,6 +22,7 @@ import (
 
 	"github.com/kedge-io/kedge/pkg/datastore/etcdapi"
 	"github.com/kedge-io/kedge/pkg/datastore/mvcc"
+	"github.com/kedge-io/kedge/pkg/datastore/snapshot"
 	"github.com/kedge-io/kedge/pkg/datastore/watch"
 )
 
@@ -45,7 +46,9 @@ type Config struct {
 	SnapshotKeep int
 	// SnapshotFiles are absolute paths of files and directories kept with each snapshot.
 	SnapshotFiles []string
-	Log           *slog.Logger
+	// SnapshotEngine makes the snapshots that are saved by hand; nil is SQLite's.
+	SnapshotEngine snapshot.Engine
+	Log            *slog.Logger
 }
 
 const (
@@ -163,7 +166,8 @@ func (d *Datastore) serve(ctx context.Context, store *mvcc.Store, hub *watch.Hub
 	defer background.Wait()
 	defer cancel()
 	background.Go(func() { api.Run(ctx) })
-	background.Go(func() { d.takeSnapshots(ctx) })
+	schedule := snapshot.Schedule{Config: d.cfg.snapshots(), Interval: d.cfg.SnapshotInterval, Keep: d.cfg.SnapshotKeep, Log: d.cfg.Log}
+	background.Go(func() { schedule.Run(ctx) })
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	select {

@@ -38,7 +38,7 @@ func (s *Server) localAPIs() ([]controlplane.LocalAPI, error) {
 func (s *Server) addonParts() ([]supervisor.Component, error) {
 	var parts []supervisor.Component
 	if !s.cfg.Disabled("helm") {
-		c, err := helm.New(helm.Config{Kubeconfig: s.certs.SupervisorKubeconfig, Server: s.cfg.NodeName, Single: s.store != nil, Log: s.log})
+		c, err := helm.New(helm.Config{Kubeconfig: s.certs.SupervisorKubeconfig, Server: s.cfg.NodeName, Single: s.single, Log: s.log})
 		if err != nil {
 			return nil, fmt.Errorf("prepare helm: %w", err)
 		}
@@ -68,7 +68,7 @@ func (s *Server) keepPods(api *controlplane.APIServer) (err error) {
 		return nil
 	}
 	s.health, err = health.New(health.Config{
-		Kubeconfig: s.certs.SupervisorKubeconfig, Server: s.cfg.NodeName, Single: s.store != nil, Ask: s.ask, Log: s.log,
+		Kubeconfig: s.certs.SupervisorKubeconfig, Server: s.cfg.NodeName, Single: s.single, Ask: s.ask, Log: s.log,
 	})
 	if err != nil {
 		return fmt.Errorf("prepare neighbour health: %w", err)

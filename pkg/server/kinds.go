@@ -16,7 +16,7 @@ func (s *Server) kinds() (*conversion.Registry, error) {
 		return conversion.NewRegistry(grid.Kinds(nil), devices)
 	}
 	var err error
-	s.grid, err = grid.New(grid.Config{Kubeconfig: s.certs.SupervisorKubeconfig, Alone: s.store != nil, Log: s.log})
+	s.grid, err = grid.New(grid.Config{Kubeconfig: s.certs.SupervisorKubeconfig, Alone: s.single, Log: s.log})
 	if err != nil {
 		return nil, fmt.Errorf("prepare grid: %w", err)
 	}

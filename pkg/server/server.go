@@ -20,6 +20,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/datastore"
 	"github.com/kedge-io/kedge/pkg/grid"
 	"github.com/kedge-io/kedge/pkg/loadbalancer"
+	"github.com/kedge-io/kedge/pkg/server/cluster"
 	"github.com/kedge-io/kedge/pkg/server/self"
 	"github.com/kedge-io/kedge/pkg/storage"
 	"github.com/kedge-io/kedge/pkg/supervisor"
@@ -30,9 +31,12 @@ type Server struct {
 	cfg   config.Server
 	certs *certs.Server
 	log   *slog.Logger
-	store *datastore.Datastore
-	plane controlplane.Config
-	gate  *gate // from APIServer on
+	// store is nil when the datastore is elsewhere; single says that no other server can share it.
+	store    supervisor.Component
+	single   bool
+	recovery func() *datastore.Recovery // of SQLite; nil for others
+	plane    controlplane.Config
+	gate     *gate // from APIServer on
 
 	health *health.Controller // the same, unless it is disabled
 	grid   *grid.Grid         // the same
@@ -46,24 +50,40 @@ func New(cfg config.Server, log *slog.Logger) (*Server, error) {
 	if s.certs, err = certs.EnsureServer(s.certsConfig()); err != nil {
 		return nil, fmt.Errorf("prepare certificates: %w", err)
 	}
-	endpoint := cfg.DatastoreEndpoint
-	if endpoint == "" {
-		if s.store, err = datastore.New(s.storeConfig()); err != nil {
-			return nil, fmt.Errorf("prepare datastore: %w", err)
-		}
-		endpoint = s.store.Endpoint()
+	endpoint, err := s.openStore()
+	if err != nil {
+		return nil, fmt.Errorf("prepare datastore: %w", err)
 	}
 	s.plane = s.planeConfig(endpoint)
 	return s, nil
 }
 
+// openStore prepares the datastore and returns where the API server finds it.
+func (s *Server) openStore() (endpoint string, err error) {
+	switch {
+	case s.cfg.DatastoreEndpoint != "":
+		return s.cfg.DatastoreEndpoint, nil
+	case cluster.HasMember(s.cfg):
+		m, err := cluster.NewMember(s.cfg, s.certs.ServerPaths, s.log)
+		if err != nil {
+			return "", err
+		}
+		s.store = m
+		return m.Endpoint(), nil
+	}
+	store, err := datastore.New(s.storeConfig())
+	if err != nil {
+		return "", err
+	}
+	s.store, s.single, s.recovery = store, true, store.Recovery
+	return store.Endpoint(), nil
+}
+
 // StoreConfig is the datastore of a server, also for commands beside a running one. With each snapshot it keeps what else a restored
 // site needs: its authorities, keys and tokens.
 func StoreConfig(dataDir string) datastore.Config {
-	in := func(name string) string { return filepath.Join(dataDir, "server", name) }
 	return datastore.Config{
-		Dir: in("db"), Socket: DatastoreSocket,
-		SnapshotFiles: []string{in("tls"), in("token"), in("node-token"), in("agent-token")},
+		Dir: filepath.Join(dataDir, "server", "db"), Socket: cluster.Socket, SnapshotEngine: cluster.SnapshotEngine(dataDir), SnapshotFiles: cluster.SnapshotFiles(dataDir),
 	}
 }
 
@@ -72,9 +92,6 @@ func (s *Server) storeConfig() datastore.Config {
 	cfg.Log = s.log
 	return cfg
 }
-
-// DatastoreSocket is where the datastore is served to the API server of the same machine.
-const DatastoreSocket = "/run/kedge/datastore.sock"
 
 // Certs are the certificates of the control plane.
 func (s *Server) Certs() *certs.Server { return s.certs }
@@ -85,12 +102,7 @@ func (s *Server) URL() string {
 }
 
 // Datastore is the first part to start, or nil when the datastore is elsewhere.
-func (s *Server) Datastore() supervisor.Component {
-	if s.store == nil {
-		return nil
-	}
-	return s.store
-}
+func (s *Server) Datastore() supervisor.Component { return s.store }
 
 // APIServer is the second. It shares its port with what agents need; settings is what joining nodes are told, as JSON.
 func (s *Server) APIServer(settings func() ([]byte, error)) (supervisor.Component, error) {
@@ -129,8 +141,8 @@ func (s *Server) Controllers() ([]supervisor.Component, error) {
 		}
 		parts = append(parts, s.keepName(), role)
 	}
-	if s.store != nil {
-		report, err := self.NewRecoveryReport(s.certs.SupervisorKubeconfig, s.cfg.NodeName, s.store.Recovery, s.log)
+	if s.recovery != nil {
+		report, err := self.NewRecoveryReport(s.certs.SupervisorKubeconfig, s.cfg.NodeName, s.recovery, s.log)
 		if err != nil {
 			return nil, err
 		}
@@ -193,6 +205,9 @@ func (s *Server) certsConfig() certs.ServerConfig {
 		DataDir: c.DataDir, APIServerURL: s.URL(), ClusterDomain: c.ClusterDomain, NodeName: s.localNode(),
 		Kubeconfig: certs.UserKubeconfig{Path: c.WriteKubeconfig, Mode: c.WriteKubeconfigMode, Group: c.WriteKubeconfigGroup},
 	}
+	if cluster.HasMember(c) {
+		out.PeerIPs = append(c.StdNodeIPs(), net.IPv4(127, 0, 0, 1))
+	}
 	for _, p := range c.ServiceCIDRs {
 		out.ServiceIPs = append(out.ServiceIPs, p.Masked().Addr().Next().AsSlice())
 	}
@@ -222,7 +237,7 @@ func (s *Server) planeConfig(endpoint string) controlplane.Config {
 			ProxyClientCert: p.AuthProxy.Cert, ProxyClientKey: p.AuthProxy.Key, ServiceKey: p.ServiceKey,
 			AdminKubeconfig: p.AdminKubeconfig, ControllerKubeconfig: p.ControllerKubeconfig, SchedulerKubeconfig: p.SchedulerKubeconfig,
 		},
-		EtcdEndpoint: endpoint, EtcdCAFile: c.DatastoreCAFile, EtcdCertFile: c.DatastoreCertFile, EtcdKeyFile: c.DatastoreKeyFile, SingleServer: s.store != nil,
+		EtcdEndpoint: endpoint, EtcdCAFile: c.DatastoreCAFile, EtcdCertFile: c.DatastoreCertFile, EtcdKeyFile: c.DatastoreKeyFile, SingleServer: s.single,
 		BindAddress: c.BindAddress.String(), Port: c.Port,
 		AdvertiseAddress: c.AdvertiseAddress,
 		ClusterCIDRs:     c.ClusterCIDRs, ServiceCIDRs: c.ServiceCIDRs, NodePortRange: c.NodePortRange, ClusterDomain: c.ClusterDomain,

@@ -56,6 +56,7 @@ feature     pkg/cri
 feature/1   pkg/cri/registries
 feature/1   pkg/cri/runtimes
 feature     pkg/datastore
+feature     pkg/datastore/etcd
 feature/1   pkg/datastore/etcdapi
 feature/4   pkg/datastore/expiry
 feature/5   pkg/datastore/keyindex
@@ -121,6 +122,7 @@ feature     pkg/upstream
 settings    pkg/config
 mode        pkg/agent
 mode        pkg/server
+mode/1      pkg/server/cluster
 mode/1      pkg/server/self
 frontend    pkg/cli
 command     cmd/kedge

@@ -25,9 +25,11 @@ func Restore(cfg Config, name, aside string, files bool) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	source := filepath.Join(cfg.Dir, name)
+	if info.Engine != "" {
+		return Info{}, fmt.Errorf("snapshot %s is one of %s, and this server keeps its data in SQLite: restore it on a server with --cluster-init", name, info.Engine)
+	}
 	fresh := cfg.Database + ".restore"
-	if err := prepare(filepath.Join(source, databaseFile), fresh, info); err != nil {
+	if err := prepare(cfg.Dir, fresh, info); err != nil {
 		return Info{}, errors.Join(fmt.Errorf("snapshot %s: %w", name, err), removeDatabase(fresh))
 	}
 	if err := MoveAside(cfg.Database, aside); err != nil {
@@ -42,28 +44,38 @@ func Restore(cfg Config, name, aside string, files bool) (Info, error) {
 	if !files {
 		return info, nil
 	}
+	return info, PutBack(cfg.Dir, info)
+}
+
+// PutBack puts the files kept with a snapshot back to their places.
+func PutBack(dir string, info Info) error {
 	for _, path := range info.Files {
-		if err := copyTree(filepath.Join(source, filesDir, path), path); err != nil {
-			return Info{}, fmt.Errorf("put back %s: %w", path, err)
+		if err := copyTree(filepath.Join(dir, info.Name, filesDir, path), path); err != nil {
+			return fmt.Errorf("put back %s: %w", path, err)
 		}
 	}
-	return info, nil
+	return nil
+}
+
+// CopyOut writes the database of a snapshot to a file, and fails when it is not what was kept.
+func CopyOut(dir string, info Info, to string) error {
+	if err := copyFile(filepath.Join(dir, info.Name, databaseFile), to, 0o600); err != nil {
+		return err
+	}
+	_, sum, err := seal(to)
+	if err == nil && sum != info.SHA256 {
+		err = fmt.Errorf("its database has changed since it was made: sha256 %s, was %s", sum, info.SHA256)
+	}
+	return err
 }
 
 // prepare makes a copy of the snapshot's database that is ready to be used.
-func prepare(source, fresh string, info Info) error {
+func prepare(dir, fresh string, info Info) error {
 	if err := removeDatabase(fresh); err != nil {
 		return err
 	}
-	if err := copyFile(source, fresh, 0o600); err != nil {
+	if err := CopyOut(dir, info, fresh); err != nil {
 		return err
-	}
-	_, sum, err := seal(fresh)
-	if err != nil {
-		return err
-	}
-	if sum != info.SHA256 {
-		return fmt.Errorf("its database has changed since it was made: sha256 %s, was %s", sum, info.SHA256)
 	}
 	if _, err := mvcc.Verify(fresh); err != nil {
 		return err
@@ -71,7 +83,7 @@ func prepare(source, fresh string, info Info) error {
 	if err := mvcc.SkipRevisions(fresh, skipRevisions); err != nil {
 		return fmt.Errorf("move revision forward: %w", err)
 	}
-	_, _, err = seal(fresh)
+	_, _, err := seal(fresh)
 	return err
 }
 

@@ -30,6 +30,8 @@ type Info struct {
 	SHA256   string    `json:"sha256"`   // of the database
 	// Files are the absolute paths of the files and directories kept with the database.
 	Files []string `json:"files,omitempty"`
+	// Engine made the database; empty is SQLite.
+	Engine string `json:"engine,omitempty"`
 	// Scheduled snapshots are deleted when there are newer ones enough; others are kept for ever.
 	Scheduled bool `json:"scheduled,omitempty"`
 }
@@ -44,9 +46,29 @@ const (
 // Config says what a snapshot is made of and where it goes.
 type Config struct {
 	Database string   // path of the database
+	Engine   Engine   // copies the database; nil is SQLite's
 	Dir      string   // where snapshots are kept, created with mode 0700
 	Files    []string // absolute paths kept with each snapshot: certificates, token; missing ones are left out
 }
+
+// Engine makes copies of a database that is in use.
+type Engine interface {
+	// Name is kept with the snapshot.
+	Name() string
+	// Copy writes the database as it is now to a new file.
+	Copy(ctx context.Context, to string) error
+	// Verify checks a copy and returns its revision.
+	Verify(path string) (revision int64, err error)
+}
+
+// lite is the Engine of a SQLite file, which may be in use by another process.
+type lite struct{ database string }
+
+func (lite) Name() string { return "" }
+
+func (l lite) Copy(_ context.Context, to string) error { return sqlite.Copy(l.database, to) }
+
+func (lite) Verify(path string) (int64, error) { return mvcc.Verify(path) }
 
 var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$`)
 
@@ -71,8 +93,11 @@ func Save(ctx context.Context, cfg Config, name string, scheduled bool) (Info, e
 	if _, err := os.Lstat(final); err == nil {
 		return Info{}, fmt.Errorf("snapshot %s exists: choose another name or delete it first", name)
 	}
-	if _, err := os.Stat(cfg.Database); err != nil {
-		return Info{}, fmt.Errorf("find database: %w", err)
+	if cfg.Engine == nil {
+		if _, err := os.Stat(cfg.Database); err != nil {
+			return Info{}, fmt.Errorf("find database: %w", err)
+		}
+		cfg.Engine = lite{cfg.Database}
 	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return Info{}, fmt.Errorf("create snapshot directory: %w", err)
@@ -83,7 +108,7 @@ func Save(ctx context.Context, cfg Config, name string, scheduled bool) (Info, e
 		return Info{}, fmt.Errorf("create snapshot directory: %w", err)
 	}
 	defer os.RemoveAll(tmp) // gone already when all went well
-	info := Info{Name: name, Time: now, Scheduled: scheduled}
+	info := Info{Name: name, Time: now, Engine: cfg.Engine.Name(), Scheduled: scheduled}
 	if err := fill(ctx, cfg, tmp, &info); err != nil {
 		return Info{}, err
 	}
@@ -109,10 +134,10 @@ func removeScratch(dir string, before time.Time) {
 // fill makes the snapshot's content in dir and everything but the directory's name durable.
 func fill(ctx context.Context, cfg Config, dir string, info *Info) error {
 	database := filepath.Join(dir, databaseFile)
-	if err := sqlite.Copy(cfg.Database, database); err != nil {
+	if err := cfg.Engine.Copy(ctx, database); err != nil {
 		return fmt.Errorf("copy database: %w", err)
 	}
-	rev, err := mvcc.Verify(database)
+	rev, err := cfg.Engine.Verify(database)
 	if err != nil {
 		return fmt.Errorf("verify copy: %w", err)
 	}
@@ -164,7 +189,7 @@ func List(dir string) ([]Info, error) {
 	return infos, nil
 }
 
-// Databases returns the paths of the databases of all snapshots in dir, the newest first.
+// Databases returns the paths of the SQLite databases of all snapshots in dir, the newest first.
 func Databases(dir string) ([]string, error) {
 	infos, err := List(dir)
 	if err != nil {
@@ -172,6 +197,9 @@ func Databases(dir string) ([]string, error) {
 	}
 	paths := make([]string, 0, len(infos))
 	for _, info := range slices.Backward(infos) {
+		if info.Engine != "" {
+			continue
+		}
 		paths = append(paths, filepath.Join(dir, info.Name, databaseFile))
 	}
 	return paths, nil

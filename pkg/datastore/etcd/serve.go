@@ -1,0 +1,90 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/kedge-io/kedge/pkg/datastore/snapshot"
+)
+
+const (
+	snapshotInterval = 12 * time.Hour
+	snapshotKeep     = 5
+
+	stopGrace = 2 * time.Second // how long requests may take to end; watches never end by themselves
+	upkeep    = 2 * time.Second // between looks at the members
+)
+
+// serve answers on the socket until ctx is done or the member stops.
+func (m *Member) serve(ctx context.Context, e *embed.Etcd) error {
+	listener, err := listen(m.cfg.Socket)
+	if err != nil {
+		return fmt.Errorf("listen for datastore clients: %w", err)
+	}
+	server := v3rpc.Server(e.Server, nil, nil,
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Hour, Timeout: 20 * time.Second}),
+		// the API server makes a connection for each resource: keep what an idle one costs small
+		grpc.SharedWriteBuffer(true), grpc.ReadBufferSize(8<<10),
+	)
+	ctx, cancel := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer cancel()
+	background.Go(func() { m.tend(ctx, e.Server) })
+	if m.cfg.SnapshotDir != "" {
+		shots := snapshot.Config{Dir: m.cfg.SnapshotDir, Files: m.cfg.SnapshotFiles, Engine: Engine{Socket: m.cfg.Socket}}
+		schedule := snapshot.Schedule{Config: shots, Interval: snapshotInterval, Keep: snapshotKeep, Log: m.cfg.Log}
+		background.Go(func() { schedule.Run(ctx) })
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	stop := func() {
+		timer := time.AfterFunc(stopGrace, server.Stop)
+		defer timer.Stop()
+		server.GracefulStop()
+		<-served
+	}
+	select {
+	case <-ctx.Done():
+		stop()
+		return nil
+	case err := <-e.Err():
+		stop()
+		return m.ended(err)
+	case <-e.Server.StopNotify():
+		stop()
+		return m.ended(nil)
+	case err := <-served:
+		return fmt.Errorf("serve datastore clients: %w", err)
+	}
+}
+
+// listen makes the socket, for this user only. The data directory is locked, so that a socket which is there is a left-over.
+func listen(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	return listener, nil
+}

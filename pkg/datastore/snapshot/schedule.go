@@ -1,0 +1,83 @@
+package snapshot
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// Schedule takes snapshots from time to time.
+type Schedule struct {
+	Config
+	// Interval is the time between two; less than 0 takes none. Keep is how many stay.
+	Interval time.Duration
+	Keep     int
+	Log      *slog.Logger
+}
+
+// first is how long a new datastore waits for its first snapshot, so that it has one soon.
+const first = 5 * time.Minute
+
+// until is how long it is to the next scheduled snapshot.
+func until(now time.Time, existing []Info, interval time.Duration) time.Duration {
+	wait := min(first, interval)
+	for _, s := range existing {
+		if s.Scheduled && s.Time.Before(now) {
+			wait = max(time.Minute, s.Time.Add(interval).Sub(now))
+		}
+	}
+	return min(wait, interval)
+}
+
+// retry is the wait after a snapshot that failed.
+const retry = 10 * time.Minute
+
+// Run takes the scheduled snapshots until ctx is done.
+func (s Schedule) Run(ctx context.Context) {
+	if s.Interval < 0 {
+		return
+	}
+	for {
+		existing, err := List(s.Dir)
+		if err != nil {
+			s.Log.Error("cannot list the snapshots", "error", err)
+		}
+		if !sleep(ctx, until(time.Now(), existing, s.Interval)) {
+			return
+		}
+		if err := s.take(ctx); err != nil && ctx.Err() == nil {
+			s.Log.Error("cannot take the scheduled snapshot", "error", err)
+			if !sleep(ctx, min(retry, s.Interval)) {
+				return
+			}
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// take takes one snapshot and deletes those that are too many; never the other way round.
+func (s Schedule) take(ctx context.Context) error {
+	if _, err := Save(ctx, s.Config, "", true); err != nil {
+		return err
+	}
+	existing, err := List(s.Dir)
+	if err != nil {
+		return err
+	}
+	for _, old := range Expired(existing, s.Keep) {
+		if err := Delete(s.Dir, old.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}

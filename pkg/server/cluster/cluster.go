@@ -1,0 +1,67 @@
+// Package cluster makes a server one of several: its member of the common datastore, and what it needs to know to be trusted by the others.
+// Only server imports it.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/kedge-io/kedge/pkg/certs"
+	"github.com/kedge-io/kedge/pkg/config"
+	"github.com/kedge-io/kedge/pkg/datastore"
+	"github.com/kedge-io/kedge/pkg/datastore/etcd"
+)
+
+// Socket is where the datastore is served to the API server of the same machine.
+const Socket = "/run/kedge/datastore.sock"
+
+func dbDir(dataDir string) string { return filepath.Join(dataDir, "server", "db") }
+
+func memberDir(dataDir string) string { return filepath.Join(dbDir(dataDir), "etcd") }
+
+// HasMember says whether this server keeps its data in an etcd of its own: it did so before, or is to do so now.
+func HasMember(cfg config.Server) bool {
+	return cfg.DatastoreEndpoint == "" && (cfg.ClusterInit || len(cfg.Servers) > 0 || etcd.Exists(memberDir(cfg.DataDir)))
+}
+
+// SnapshotFiles are what a restored site needs beside its data: its authorities, keys and tokens.
+func SnapshotFiles(dataDir string) []string {
+	in := func(name string) string { return filepath.Join(dataDir, "server", name) }
+	return []string{in("tls"), in("token"), in("node-token"), in("agent-token")}
+}
+
+// SnapshotEngine is what snapshots of the server with this data directory are made with.
+func SnapshotEngine(dataDir string) datastore.SnapshotEngine {
+	if etcd.Exists(memberDir(dataDir)) {
+		return etcd.Engine{Socket: Socket}
+	}
+	return nil
+}
+
+// NewMember prepares the etcd of this server. Data in SQLite moves there.
+func NewMember(cfg config.Server, files certs.ServerPaths, log *slog.Logger) (*etcd.Member, error) {
+	c := etcd.Config{
+		Dir: memberDir(cfg.DataDir), Socket: Socket, Node: cfg.NodeName,
+		PeerURL: "https://" + net.JoinHostPort(cfg.NodeIPs[0].String(), strconv.Itoa(etcd.PeerPort)),
+		CAFile:  files.PeerCA.Cert, CertFile: files.Peer.Cert, KeyFile: files.Peer.Key,
+		SnapshotDir: filepath.Join(dbDir(cfg.DataDir), "snapshots"), SnapshotFiles: SnapshotFiles(cfg.DataDir), Log: log,
+	}
+	m, err := etcd.New(c)
+	if err != nil {
+		return nil, err
+	}
+	database := filepath.Join(dbDir(cfg.DataDir), "state.db")
+	if _, err := os.Stat(database); errors.Is(err, os.ErrNotExist) || etcd.Exists(c.Dir) {
+		return m, nil
+	}
+	if err := m.TakeOver(context.Background(), database); err != nil {
+		return nil, fmt.Errorf("move to etcd: %w", err)
+	}
+	return m, nil
+}
