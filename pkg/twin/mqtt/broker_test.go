@@ -3,7 +3,6 @@ package mqtt
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -29,7 +28,10 @@ type site struct {
 	address string
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t *testing.T) *site { return newSiteWith(t, Config{}) }
+
+// newSiteWith has settings of its own; cfg says nothing of the hub.
+func newSiteWith(t *testing.T, cfg Config) *site {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	h, err := hub.New(hub.Config{Dir: t.TempDir(), Node: "n1", Log: log})
@@ -50,7 +52,12 @@ func newSite(t *testing.T) *site {
 	s.device("d1", "100")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 2)
-	go func() { done <- New(Config{Hub: h, Clients: s.file, Log: log}).Run(ctx) }()
+	cfg.Hub, cfg.Log = h, log
+	if cfg.Clients != nil { // what it says beside its place
+		s.file.Addresses, s.file.Credentials, s.file.Anonymous = cfg.Clients.Addresses, cfg.Clients.Credentials, cfg.Clients.Anonymous
+	}
+	cfg.Clients = s.file
+	go func() { done <- New(cfg).Run(ctx) }()
 	go func() { done <- h.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
@@ -135,24 +142,28 @@ func (b *bus) say(topic, payload string) {
 	}
 }
 
-// hear expects the next message to have the topic, and to contain each part.
+// hear expects the next message to have the topic, and to contain each part. What the node tells of its own accord may come between.
 func (b *bus) hear(topic string, parts ...string) string {
 	b.Helper()
-	select {
-	case m := <-b.heard:
-		if m.Topic() != topic {
-			b.Fatalf("heard %s %s, want %s", m.Topic(), m.Payload(), topic)
-		}
-		for _, p := range parts {
-			if !strings.Contains(string(m.Payload()), p) {
-				b.Errorf("%s: %s does not contain %s", m.Topic(), m.Payload(), p)
+	for late := time.After(patience); ; {
+		select {
+		case m := <-b.heard:
+			if m.Topic() != topic && strings.HasSuffix(m.Topic(), "/delta") && strings.HasPrefix(string(m.Payload()), `{"event_id":"",`) {
+				continue
 			}
+			if m.Topic() != topic {
+				b.Fatalf("heard %s %s, want %s", m.Topic(), m.Payload(), topic)
+			}
+			for _, p := range parts {
+				if !strings.Contains(string(m.Payload()), p) {
+					b.Errorf("%s: %s does not contain %s", m.Topic(), m.Payload(), p)
+				}
+			}
+			return string(m.Payload())
+		case <-late:
+			b.Fatalf("nothing on %s", topic)
 		}
-		return string(m.Payload())
-	case <-time.After(patience):
-		b.Fatalf("nothing on %s", topic)
 	}
-	return ""
 }
 
 func TestTopicTable(t *testing.T) {
@@ -272,31 +283,18 @@ func TestWhoMayWhat(t *testing.T) {
 	all.hear("$hw/events/device/default/d1/twin/get/result", "still here")
 }
 
-func TestFloods(t *testing.T) {
-	s := newSite(t)
-	b := s.join("all")
-	b.client.Publish("$hw/events/device/d1/twin/update", 0, false, strings.Repeat("x", 1<<20)).WaitTimeout(patience)
+// closed waits until the broker has ended the connection.
+func (b *bus) closed(why string) {
+	b.Helper()
 	for end := time.Now().Add(patience); b.client.IsConnected(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("a payload of 1 MiB was taken")
+			b.Fatal(why)
 		}
 	}
-	var held []net.Conn
-	for i := range 2000 {
-		c, err := net.DialTimeout("tcp", s.address, time.Second)
-		if err != nil {
-			break
-		}
-		if held = append(held, c); i%4 == 0 {
-			_, _ = fmt.Fprint(c, "\x10\xff\xff\xff\x7f")
-		}
-	}
-	t.Logf("%d connections that say nothing", len(held))
-	for _, c := range held {
-		_ = c.Close()
-	}
-	again := s.join("later")
-	again.subscribe("$hw/events/device/d1/#")
-	again.say("$hw/events/device/d1/twin/get", "")
-	again.hear("$hw/events/device/d1/twin/get/result", "speed")
+}
+
+func TestPayloadOfOneMebibyte(t *testing.T) {
+	b := newSite(t).join("all")
+	b.client.Publish("$hw/events/device/d1/twin/update", 0, false, strings.Repeat("x", 1<<20)).WaitTimeout(patience)
+	b.closed("a payload of 1 MiB was taken")
 }

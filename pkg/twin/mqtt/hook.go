@@ -39,7 +39,7 @@ func (*hook) ID() string { return "devices" }
 // Provides says which calls the hook wants.
 func (*hook) Provides(b byte) bool {
 	return slices.Contains([]byte{
-		mochi.OnConnectAuthenticate, mochi.OnSessionEstablished, mochi.OnACLCheck, mochi.OnPublish, mochi.OnWill, mochi.OnDisconnect, mochi.OnClientExpired,
+		mochi.OnConnectAuthenticate, mochi.OnSessionEstablished, mochi.OnACLCheck, mochi.OnPacketRead, mochi.OnPublish, mochi.OnWill, mochi.OnDisconnect, mochi.OnClientExpired,
 		mochi.OnPacketSent, mochi.OnPublishDropped, mochi.OnQosPublish, mochi.OnQosComplete, mochi.OnQosDropped,
 	}, b)
 }
@@ -154,6 +154,14 @@ func (h *hook) has(who clients.Client, namespace, name string) bool {
 		key = found
 	}
 	return slices.Contains(who.Devices, key)
+}
+
+// OnPacketRead ends the connection of a client that publishes to a wildcard: the library would leave it without an answer.
+func (*hook) OnPacketRead(_ *mochi.Client, p packets.Packet) (packets.Packet, error) {
+	if p.FixedHeader.Type == packets.Publish && strings.ContainsAny(p.TopicName, "+#") {
+		return p, packets.ErrRejectPacket
+	}
+	return p, nil
 }
 
 // OnPublish answers what is a question to the node. The question itself goes to nobody else.
