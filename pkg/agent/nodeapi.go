@@ -26,11 +26,17 @@ func endpointSlices() schema.GroupResource {
 
 // filters are what features change in the node's view of the API: the grid keeps traffic inside the unit.
 func (a *Agent) filters() []autonomy.Filter {
+	if a.traffic == nil {
+		return nil
+	}
 	return []autonomy.Filter{autonomy.ForServices(endpointSlices(), a.traffic.Change)}
 }
 
-// openTraffic prepares what the grid's filter knows.
+// openTraffic prepares what the grid's filter knows, where there are grids.
 func (a *Agent) openTraffic() error {
+	if a.cluster.NoGrid {
+		return nil
+	}
 	var err error
 	a.traffic, err = grid.NewView(grid.ViewConfig{
 		Kubeconfig: a.certs.ControllerKubeconfig, NodeName: a.cfg.NodeName,
@@ -42,7 +48,12 @@ func (a *Agent) openTraffic() error {
 	return a.traffic.Prepare()
 }
 
-func (a *Agent) gridTraffic() (supervisor.Component, error) { return a.traffic, nil }
+func (a *Agent) gridTraffic() (supervisor.Component, error) {
+	if a.traffic == nil {
+		return nil, nil
+	}
+	return a.traffic, nil
+}
 
 // NodeAPI is what the node's parts use instead of the server; it starts before them, and needs nothing of the server to start.
 func (a *Agent) NodeAPI() supervisor.Component { return a.api }

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	kjson "k8s.io/apimachinery/pkg/util/json"
 
 	superedge "github.com/kedge-io/kedge/pkg/apis/superedge/v1"
 	"github.com/kedge-io/kedge/pkg/grid/dialect"
@@ -227,7 +228,7 @@ func content(status any) map[string]any {
 		return nil
 	}
 	var out map[string]any
-	_ = json.Unmarshal(data, &out)
+	_ = kjson.Unmarshal(data, &out) // whole numbers are as those that the API answers with
 	return out
 }
 

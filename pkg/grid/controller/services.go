@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	kjson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/client-go/tools/cache"
 
 	superedge "github.com/kedge-io/kedge/pkg/apis/superedge/v1"
@@ -58,7 +59,7 @@ func (e *Engine) syncService(ctx context.Context, k key) error {
 func containsJSON(live, wanted map[string]any) bool {
 	var clean map[string]any
 	data, err := json.Marshal(wanted)
-	return err == nil && json.Unmarshal(data, &clean) == nil && object.Contains(live, clean)
+	return err == nil && kjson.Unmarshal(data, &clean) == nil && object.Contains(live, clean)
 }
 
 // service returns what is known of a Service, or nil.
