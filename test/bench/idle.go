@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -182,78 +183,132 @@ func writtenBytes(n *lab.Node, pid string) float64 {
 	return 0
 }
 
-// grid measures a thousand units of ten workloads each: until all are there, and when one node moves to another unit.
+// grid measures units of simulated nodes with workloads in each: until all are there, and when one node moves to another unit.
 func (b *bench) grid() error {
-	const units, grids = 1000, 10
-	n, _, err := b.site("grid")
-	if err != nil {
+	units, grids := b.opt.units, b.opt.grids
+	n := b.machine("grid", append(fleet.Arguments(), profiling)...)
+	if err := os.WriteFile(n.HostPath(fleet.Policy), []byte(fleet.PolicyText), 0o600); err != nil {
 		return err
 	}
+	n.Start()
+	n.AwaitReady()
 	cfg, err := n.RESTConfig()
 	if err != nil {
 		return err
 	}
-	f, err := fleet.New(cfg, units, grids)
+	f, err := fleet.New(cfg, n.HostPath(fleet.Log), units, grids)
 	if err != nil {
 		return err
 	}
 	if err := f.AddNodes(b.ctx); err != nil {
 		return err
 	}
-	before, err := anonymous(n)
-	if err != nil {
-		return err
-	}
-	begin := time.Now()
-	if err := f.AddGrids(b.ctx); err != nil {
-		return err
-	}
-	if err := b.patiently("grids settled", func() error { return f.Settled(b.ctx, units) }); err != nil {
-		return err
-	}
-	note := fmt.Sprintf("%d units, %d workloads", units, units*grids)
-	b.report.add(row{"grids converged", time.Since(begin).Seconds(), "s", "", note})
 	b.wait(settleTime)
-	after, err := anonymous(n)
-	if err != nil {
-		return err
-	}
-	b.report.add(row{"memory of the grids", after - before, "MiB", "", note + ": controllers, and the API server's and other controllers' copies"})
-	return b.moveNode(n, f, units)
-}
-
-// moveNode compares a quiet time with one in which a node changes its unit.
-func (b *bench) moveNode(n *lab.Node, f *fleet.Fleet, units int) error {
 	status, err := n.Status()
 	if err != nil {
 		return err
 	}
-	pid := strconv.Itoa(status.PID)
-	spent := func(change func() error) (calls, cpu float64, err error) {
-		calls, err = f.Requests(b.ctx)
-		if err != nil {
-			return 0, 0, err
-		}
-		cpu = cpuSeconds(n, pid)
-		if err := change(); err != nil {
-			return 0, 0, err
-		}
-		b.wait(fleet.Quiet)
-		used := cpuSeconds(n, pid) - cpu
-		later, err := f.Requests(b.ctx)
-		return later - calls, used, err
+	g := &gridBench{bench: b, n: n, fleet: f, pid: strconv.Itoa(status.PID)}
+	if err := g.converge(); err != nil {
+		return err
 	}
-	quiet, idle, err := spent(func() error { return nil })
+	if err := g.own(); err != nil {
+		return err
+	}
+	return g.move()
+}
+
+// gridBench is a fleet on a site.
+type gridBench struct {
+	*bench
+	n     *lab.Node
+	fleet *fleet.Fleet
+	pid   string
+}
+
+// spend does something and returns the CPU seconds of the whole process and the requests until done says that it has happened.
+func (g *gridBench) spend(change, done func() error) (float64, fleet.Requests, error) {
+	mark, err := g.fleet.Mark()
+	if err != nil {
+		return 0, nil, err
+	}
+	cpu := cpuSeconds(g.n, g.pid)
+	if err := change(); err != nil {
+		return 0, nil, err
+	}
+	if err := done(); err != nil {
+		return 0, nil, err
+	}
+	cpu = cpuSeconds(g.n, g.pid) - cpu
+	requests, err := g.fleet.Since(mark)
+	return cpu, requests, err
+}
+
+// converge makes the grids and waits for their workloads.
+func (g *gridBench) converge() error {
+	f := g.fleet
+	heap, begin := liveHeap(g.n), time.Now()
+	var made time.Duration
+	cpu, calls, err := g.spend(func() error { return f.AddGrids(g.ctx) }, func() error {
+		if err := g.slowly("workloads made", func() error { return f.Made(g.ctx) }); err != nil {
+			return err
+		}
+		made = time.Since(begin)
+		return g.slowly("units ready", func() error { return f.Settled(g.ctx, f.Units) })
+	})
 	if err != nil {
 		return err
 	}
-	calls, busy, err := spent(func() error { return f.Move(b.ctx, 7, "u8") })
+	note := fmt.Sprintf("%d units, %d workloads without pods", f.Units, f.Units*f.Grids)
+	g.report.add(
+		row{"grids, all workloads made", made.Seconds(), "s", "", note},
+		row{"  all units ready", time.Since(begin).Seconds(), "s", "", "Kubernetes' controllers make a ReplicaSet for each, at most 100 requests a second"},
+		row{"  CPU until then", cpu, "s", "", "the whole process"},
+		row{"  requests of the grid", float64(calls["grid"]), "", "", fmt.Sprint(calls)},
+	)
+	g.wait(settleTime)
+	g.report.add(row{"  live heap for them", liveHeap(g.n) - heap, "MiB", "", "controllers, the API server's caches and Kubernetes' controllers"})
+	return nil
+}
+
+// slowly asks seldom, because the answer is large, for half an hour at most.
+func (g *gridBench) slowly(what string, done func() error) (err error) {
+	for range 30 {
+		if err = g.every(time.Second, what, done); err == nil || g.ctx.Err() != nil {
+			break
+		}
+	}
+	return err
+}
+
+// own measures the grid's controllers without their surroundings.
+func (g *gridBench) own() error {
+	own, err := g.fleet.MeasureOwn(g.ctx, time.Minute)
 	if err != nil {
 		return err
 	}
-	note := fmt.Sprintf("its unit goes, %d stay; in %s, less the same time before", units-1, fleet.Quiet)
-	b.report.add(
-		row{"a node changes its unit: requests", calls - quiet, "", "", note},
-		row{"a node changes its unit: CPU", (busy - idle) * 1000, "ms", "", note})
+	note := "controllers alone, in a process of their own"
+	g.report.add(
+		row{"  the grid's own live heap", own.HeapMiB, "MiB", "", note},
+		row{"  the grid's own CPU to look at all", own.CPU.Seconds(), "s", "", fmt.Sprintf("%s; it wrote %d times", note, own.Writes)},
+	)
+	return nil
+}
+
+// move compares a quiet time with one in which a node changes its unit.
+func (g *gridBench) move() error {
+	quiet := func() error { g.wait(fleet.Quiet); return nil }
+	idle, _, err := g.spend(func() error { return nil }, quiet)
+	if err != nil {
+		return err
+	}
+	cpu, calls, err := g.spend(func() error { return g.fleet.Move(g.ctx, 7, "u8") }, quiet)
+	if err != nil {
+		return err
+	}
+	note := fmt.Sprintf("%d workloads go, %d stay; in %s, less the same time before", g.fleet.Grids, g.fleet.Grids*(g.fleet.Units-1), fleet.Quiet)
+	g.report.add(
+		row{"a node changes its unit: requests", float64(calls["grid"]), "", "", fmt.Sprint(calls)},
+		row{"  CPU", (cpu - idle) * 1000, "ms", "", note})
 	return nil
 }

@@ -20,7 +20,9 @@ type options struct {
 	runs int
 	idle time.Duration
 	pods int
-	out  string
+	// units and grids are the size of the fleet of simulated nodes.
+	units, grids int
+	out          string
 }
 
 // step measures some rows.
@@ -59,6 +61,8 @@ func main() {
 	flag.IntVar(&o.runs, "runs", 3, "cold and warm starts; the median counts")
 	flag.DurationVar(&o.idle, "idle", 5*time.Minute, "how long an idle site is watched")
 	flag.IntVar(&o.pods, "pods", 40, "pods started one a second; half as many again come five a second")
+	flag.IntVar(&o.units, "units", 1000, "units, of one simulated node each, that the row grid has")
+	flag.IntVar(&o.grids, "grids", 10, "workloads in each of them")
 	flag.StringVar(&o.out, "o", "bench/latest.json", "file for the figures")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)

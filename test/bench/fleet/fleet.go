@@ -2,13 +2,8 @@
 package fleet
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"fmt"
-	"regexp"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -25,18 +20,29 @@ import (
 // Key is the node label whose values are the units.
 const Key = "bench-unit"
 
+// Arguments are those of a server that nobody but the simulated nodes is to bother: their addresses have room, nobody misses their
+// heartbeats, and requests are noted.
+func Arguments() []string {
+	return []string{
+		"--cluster-cidr=10.128.0.0/12", "--kube-controller-manager-arg=node-monitor-grace-period=24h",
+		"--kube-apiserver-arg=audit-policy-file=" + Policy, "--kube-apiserver-arg=audit-log-path=" + Log,
+	}
+}
+
 // Fleet is nodes and grids in a cluster.
 type Fleet struct {
+	cfg   *rest.Config
+	log   string
 	nodes *kubernetes.Clientset
 	grids dynamic.NamespaceableResourceInterface
 	// Units and Grids are how many there are to be.
 	Units, Grids int
 }
 
-// New prepares a fleet in the cluster of cfg.
-func New(cfg *rest.Config, units, grids int) (*Fleet, error) {
+// New prepares a fleet in the cluster of cfg, whose server has Arguments and notes requests in the file log.
+func New(cfg *rest.Config, log string, units, grids int) (*Fleet, error) {
 	cfg = rest.CopyConfig(cfg)
-	cfg.QPS = -1
+	cfg.QPS, cfg.UserAgent = -1, "bench"
 	nodes, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return nil, err
@@ -46,7 +52,7 @@ func New(cfg *rest.Config, units, grids int) (*Fleet, error) {
 		return nil, err
 	}
 	resource := schema.GroupVersionResource{Group: "superedge.io", Version: "v1", Resource: "deploymentgrids"}
-	return &Fleet{nodes: nodes, grids: kinds.Resource(resource), Units: units, Grids: grids}, nil
+	return &Fleet{cfg: cfg, log: log, nodes: nodes, grids: kinds.Resource(resource), Units: units, Grids: grids}, nil
 }
 
 // AddNodes makes a node for each unit.
@@ -58,7 +64,10 @@ func (f *Fleet) AddNodes(ctx context.Context) error {
 		room <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-room }()
-			n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("fleet-%d", i), Labels: map[string]string{Key: fmt.Sprintf("u%d", i)}}}
+			n := &corev1.Node{
+				ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("fleet-%d", i), Labels: map[string]string{Key: fmt.Sprintf("u%d", i)}},
+				Status:     corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "Simulated"}}},
+			}
 			if _, err := f.nodes.CoreV1().Nodes().Create(ctx, n, metav1.CreateOptions{}); err != nil {
 				errs <- err
 			}
@@ -89,6 +98,22 @@ func (f *Fleet) AddGrids(ctx context.Context) error {
 	return nil
 }
 
+// Made says how many workloads are missing.
+func (f *Fleet) Made(ctx context.Context) error {
+	list, err := f.nodes.AppsV1().Deployments("default").List(ctx, metav1.ListOptions{Limit: 1})
+	if err != nil {
+		return err
+	}
+	have := int64(len(list.Items))
+	if list.RemainingItemCount != nil {
+		have += *list.RemainingItemCount
+	}
+	if want := int64(f.Units * f.Grids); have != want {
+		return fmt.Errorf("%d workloads of %d", have, want)
+	}
+	return nil
+}
+
 // Settled says what is still missing: every grid must have so many units, all of them ready.
 func (f *Fleet) Settled(ctx context.Context, units int) error {
 	list, err := f.grids.Namespace("default").List(ctx, metav1.ListOptions{})
@@ -112,26 +137,5 @@ func (f *Fleet) Move(ctx context.Context, node int, unit string) error {
 	return err
 }
 
-// request finds the requests that grids make: writes of workloads and of grids, and reads of single workloads.
-var request = regexp.MustCompile(`^apiserver_request_total\{.*resource="(deployments|deploymentgrids)".*verb="(POST|PUT|PATCH|DELETE|GET)".*\} ([0-9.e+]+)$`)
-
-// Requests is how many such requests the API server has answered. Those of the Deployment controller count too.
-func (f *Fleet) Requests(ctx context.Context) (float64, error) {
-	data, err := f.nodes.RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
-	if err != nil {
-		return 0, err
-	}
-	total := 0.0
-	lines := bufio.NewScanner(bytes.NewReader(data))
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		if m := request.FindStringSubmatch(lines.Text()); m != nil && !strings.Contains(lines.Text(), `verb="WATCH"`) {
-			n, _ := strconv.ParseFloat(m[3], 64)
-			total += n
-		}
-	}
-	return total, lines.Err()
-}
-
 // Quiet is how long to wait after a change until all its consequences are written.
-const Quiet = 10 * time.Second
+const Quiet = 15 * time.Second
