@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/kedge-io/kedge/pkg/autonomy/health/verdict"
@@ -14,7 +15,32 @@ const (
 	askLater = 30 * time.Second // and for longer
 	askLong  = 2 * time.Minute
 	maxAsked = 16 // nodes at once
+	// enough is how many questions without an answer make a node lost: one may drown where the node or this machine is busy.
+	enough = 2
 )
+
+// waiting says whether an answer may still come of a node that has been silent for this long.
+func (m *memory) waiting(s settings, silence time.Duration) bool {
+	return m.failed < enough && silence < s.rules.LostAfter+enough*askSoon
+}
+
+// stall is for how long this server did not look at its nodes, though it should have: the machine stood still, or was busy. What a node said meanwhile may
+// not have been heard yet.
+func stall(before, now time.Time) time.Duration {
+	if late := now.Sub(before) - tick; !before.IsZero() && late > 2*tick {
+		return late
+	}
+	return 0
+}
+
+// missed takes a stall of this server off the silence of all nodes.
+func (c *Controller) missed(now time.Time) {
+	late := stall(c.looked, now)
+	c.looked = now
+	for _, m := range c.records {
+		m.heard = m.heard.Add(late)
+	}
+}
 
 // answer is what came of asking a node.
 type answer struct {
@@ -83,10 +109,14 @@ func (c *Controller) hear(now time.Time) {
 				continue
 			}
 			m.asking = false
-			if a.err == nil {
-				m.heard, m.unanswered, m.dead = now, false, false
-			} else if m.heard.Before(a.asked) {
+			switch {
+			case a.err == nil:
+				m.heard, m.unanswered, m.dead, m.failed = now, false, false, 0
+			case m.heard.Before(a.asked):
 				m.unanswered = true
+				if m.failed++; !errors.Is(a.err, context.DeadlineExceeded) {
+					m.failed = enough // nothing leads to it
+				}
 			}
 		default:
 			return

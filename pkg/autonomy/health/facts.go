@@ -75,6 +75,7 @@ type memory struct {
 	asked         time.Time // when it was last asked
 	asking        bool
 	unanswered    bool
+	failed        int // questions without an answer since it was heard
 	tainted, dead bool
 	report        string
 	votes         map[string]ballot
@@ -109,7 +110,7 @@ func (r *memory) see(n *corev1.Node, lease *coordinationv1.Lease, s settings, no
 		r.heard = now
 	}
 	if link := condition(n, LinkUp); first && link != nil && link.Status == corev1.ConditionFalse {
-		r.heard = now.Add(-s.rules.LostAfter)
+		r.heard, r.failed = now.Add(-s.rules.LostAfter), enough
 	}
 	r.spoken = r.spoken || signOfLife
 	tainted := hasDeadTaint(n)
@@ -118,7 +119,7 @@ func (r *memory) see(n *corev1.Node, lease *coordinationv1.Lease, s settings, no
 	}
 	r.tainted = tainted
 	if signOfLife {
-		r.dead, r.unanswered = false, false
+		r.dead, r.unanswered, r.failed = false, false, 0
 	}
 	r.listen(n, now)
 }
@@ -154,8 +155,9 @@ func (r *memory) fact(n *corev1.Node, s settings, now time.Time) verdict.Node {
 		}
 		votes[about] = verdict.Vote{View: b.view, For: now.Sub(b.since)}
 	}
+	silence := now.Sub(r.heard)
 	return verdict.Node{
-		Name: n.Name, Unit: s.unitOf(n.Labels), Silence: now.Sub(r.heard), Unanswered: r.unanswered, Server: server, Patience: patience(n, s),
+		Name: n.Name, Unit: s.unitOf(n.Labels), Silence: silence, Unanswered: r.unanswered, Asked: r.waiting(s, silence), Server: server, Patience: patience(n, s),
 		Bound: isYes(mark(n, markBinding)), Condemned: isYes(mark(n, markUnhealthy)) && !r.tainted, WasDead: r.dead, Votes: votes,
 	}
 }

@@ -58,7 +58,8 @@ type Controller struct {
 	records map[string]*memory
 	told    map[string]string // errors in settings that were logged, by ConfigMap
 	answers chan answer
-	laidOut uint64 // what the neighbourhoods were last made of
+	laidOut uint64    // what the neighbourhoods were last made of
+	looked  time.Time // when the last round began
 	leading atomic.Bool
 	policy  atomic.Pointer[policy]
 }

@@ -18,6 +18,7 @@ import (
 func (c *Controller) round(ctx context.Context, now time.Time) {
 	s := c.settings()
 	nodes := c.listNodes()
+	c.missed(now)
 	c.hear(now)
 	facts := make([]verdict.Node, 0, len(nodes))
 	known := make(map[string]bool, len(nodes))

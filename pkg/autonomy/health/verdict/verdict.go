@@ -64,6 +64,8 @@ type Node struct {
 	Silence time.Duration
 	// Unanswered says that the server has asked it since, and got no answer.
 	Unanswered bool
+	// Asked says that the server still waits for an answer that would show that it hears the node.
+	Asked bool
 	// Server says that it is a server's own node.
 	Server bool
 	// Patience is how long a lost node is left alone; 0 means for ever.
@@ -193,7 +195,7 @@ func judge(r Rules, n Node, t tally, most, alone bool) Verdict {
 		return Verdict{State: Dead, Why: fmt.Sprintf("not heard for %s, and declared unhealthy", quiet)}
 	case !n.WasDead && n.Unanswered && !alone && most && t.gone >= MinVotes && t.alive+t.mute+t.goneLately == 0:
 		return Verdict{State: Dead, Why: fmt.Sprintf("it does not answer, and is gone for all %d neighbours that can be asked", t.gone)}
-	case n.Silence < r.LostAfter && !n.WasDead:
+	case (n.Silence < r.LostAfter || n.Asked) && !n.WasDead:
 		return Verdict{State: Linked, Why: "the server hears from the node"}
 	case t.alive > 0:
 		return Verdict{State: CutOff, Why: fmt.Sprintf("the server does not hear it, and %d of its neighbours do", t.alive)}

@@ -44,6 +44,8 @@ func decisions() map[string]decision {
 		"all well":                {[]Node{server("s"), node("a", 5, "b+"), node("b", 9, "a+")}, "a=Linked b=Linked s=Linked"},
 		"cut off":                 {[]Node{node("a", 99, "b+", "c+"), node("b", 2, "a+", "c+"), node("c", 2, "a+", "b+")}, "a=CutOff b=Linked c=Linked"},
 		"powered off":             {[]Node{node("a", 13, "b+", "c+"), node("b", 2, "a-", "c+"), node("c", 2, "a-", "b+")}, "a=Dead! b=Linked c=Linked"},
+		"may answer yet":          {[]Node{with(node("a", 22), func(n *Node) { n.Asked = true }), node("b", 2)}, "a=Linked b=Linked"},
+		"gone, may answer yet":    {[]Node{with(node("a", 22), func(n *Node) { n.Asked = true }), node("b", 2, "a-", "c+"), node("c", 2, "a-", "b+")}, "a=Dead! b=Linked c=Linked"},
 		"heard lately":            {[]Node{node("a", 11, "b+", "c+"), node("b", 2, "a-", "c+"), node("c", 2, "a-", "b+")}, "a=Linked b=Linked c=Linked"},
 		"one vote is young":       {[]Node{node("a", 99), node("b", 2, "a-", "c+"), node("c", 2, "a~", "b+")}, "a=Lost b=Linked c=Linked"},
 		"neighbours disagree":     {[]Node{node("a", 99), node("b", 2, "a-", "c+"), node("c", 2, "a+", "b+")}, "a=CutOff b=Linked c=Linked"},
