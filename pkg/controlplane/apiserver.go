@@ -23,6 +23,7 @@ import (
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 
 	"github.com/kedge-io/kedge/pkg/controlplane/evictions"
+	"github.com/kedge-io/kedge/pkg/controlplane/history"
 	"github.com/kedge-io/kedge/pkg/controlplane/kinds"
 	"github.com/kedge-io/kedge/pkg/controlplane/localapi"
 	"github.com/kedge-io/kedge/pkg/controlplane/openapi"
@@ -155,6 +156,7 @@ func (a *APIServer) config() (*apiapp.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build generic configuration: %w", err)
 	}
+	generic.RESTOptionsGetter = history.Keep(generic.RESTOptionsGetter)
 	if a.Dial != nil {
 		generic.EgressSelector = egressselector.NewEgressSelectorWithMap(map[egressselector.EgressType]utilnet.DialFunc{
 			egressselector.Cluster: utilnet.DialFunc(a.Dial),
@@ -172,6 +174,7 @@ func (a *APIServer) config() (*apiapp.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build extensions configuration: %w", err)
 	}
+	c.ApiExtensions.ExtraConfig.CRDRESTOptionsGetter = history.Keep(c.ApiExtensions.ExtraConfig.CRDRESTOptionsGetter)
 	c.Aggregator, err = controlplaneapiserver.CreateAggregatorConfig(*cp.Generic, a.opts.CompletedOptions, cp.VersionedInformers, resolver,
 		cp.ProxyTransport, cp.Extra.PeerProxy, initializers)
 	if err != nil {
