@@ -74,6 +74,7 @@ type NodeAPI struct {
 	proxy   *proxy.Proxy
 	tls     *tls.Config
 	serving atomic.Bool
+	met     atomic.Bool // the server was reached since the start
 }
 
 // Authority makes the node's own authority, before the certificates of the node exist, and returns the file with its certificate: what consumers of
@@ -167,6 +168,9 @@ func (n *NodeAPI) connect() error {
 	n.cache, err = cache.Open(cache.Config{
 		Path: n.paths.Store, StoreKey: key, Link: n.link, NodeName: n.cfg.NodeName, Log: n.cfg.Log,
 	})
+	if err == nil && n.cfg.Alone && n.cache.Lost() != "" {
+		n.cfg.Log.Warn("this node starts without its server and without all that it knew", "store", n.cache.Lost())
+	}
 	return err
 }
 
@@ -239,6 +243,7 @@ func (n *NodeAPI) Run(ctx context.Context) error {
 	work.Go(func() { failed <- n.cache.Run(ctx) })
 	work.Go(func() { n.proxy.Replay(ctx) })
 	work.Go(func() { n.prepare(ctx) })
+	work.Go(func() { n.meet(ctx) })
 	servers := make([]*http.Server, 0, len(listeners)+1)
 	serve := func(handler http.Handler, l net.Listener) {
 		s := n.server(ctx, handler)

@@ -125,6 +125,12 @@ func (c *Cache) Run(ctx context.Context) error {
 // Sync writes changes to disk now. A failure was logged by the store.
 func (c *Cache) Sync() { _ = c.store.Sync() }
 
+// Lost says what was not found on the disk when the cache was opened; it is empty when all was.
+func (c *Cache) Lost() string { return c.store.Lost() }
+
+// Trouble says why the cache cannot be written to the disk at present; it is empty when it can.
+func (c *Cache) Trouble() string { return c.store.Trouble() }
+
 // FullLists is how many lists the server was asked for since the start.
 func (c *Cache) FullLists() int64 { return c.lists.Load() }
 

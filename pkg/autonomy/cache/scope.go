@@ -21,8 +21,11 @@ const (
 	history = 256
 	// maxSeen bounds a collection of objects that were read one by one.
 	maxSeen = 1024
-	// progressEvery is how often a quiet scope records that it is up to date.
-	progressEvery = 2 * time.Minute
+	// progressEvery is how often the server says up to where a quiet watch is, and the scope records it: well within the time that the server
+	// keeps what happened.
+	progressEvery = 15 * time.Minute
+	// recordEvery bounds how often that is written to disk.
+	recordEvery = 2 * time.Minute
 )
 
 // entry is one object: as the server has it, and as this node changed it while cut off.
@@ -54,18 +57,20 @@ type Scope struct {
 	key   Key
 	cache *Cache
 
-	mu       sync.Mutex
-	kind     schema.GroupVersionKind
-	version  uint64 // up to where the server was followed; 0 when it must be listed
-	synced   bool   // it was listed once
-	fresh    bool   // it is being followed
-	refused  error  // the server's last answer was a refusal
-	entries  map[string]*entry
-	changes  []change
-	next     uint64    // number of the change that comes next
-	recorded time.Time // when the version was written last
-	floor    uint64    // deletions before this version may be forgotten
-	changed  chan struct{}
+	mu        sync.Mutex
+	kind      schema.GroupVersionKind
+	version   uint64 // up to where the server was followed; 0 when it must be listed
+	synced    bool   // it was listed once
+	fresh     bool   // it is being followed
+	refused   error  // the server's last answer was a refusal
+	entries   map[string]*entry
+	changes   []change
+	next      uint64    // number of the change that comes next
+	recorded  time.Time // when the version was written last
+	confirmed time.Time // when the server last said how far the version is
+	due       time.Time // when Due says so again
+	floor     uint64    // deletions before this version may be forgotten
+	changed   chan struct{}
 
 	users       int
 	idleSince   time.Time
@@ -182,7 +187,7 @@ func (s *Scope) Replace(l *object.List) {
 			s.step(nil, before, l.Version)
 		}
 	}
-	s.version, s.synced, s.refused = l.Version, true, nil
+	s.version, s.synced, s.refused, s.confirmed = l.Version, true, nil, time.Now()
 	s.recordProgress()
 	s.tell()
 }
@@ -207,7 +212,7 @@ func (s *Scope) Apply(e object.Event) {
 	defer s.mu.Unlock()
 	switch e.Type {
 	case watch.Bookmark:
-		if s.version = max(s.version, e.Object.Version); time.Since(s.recorded) > progressEvery {
+		if s.version = max(s.version, e.Object.Version); time.Since(s.recorded) > recordEvery {
 			s.recordProgress()
 		}
 	case watch.Deleted:
@@ -220,13 +225,25 @@ func (s *Scope) Apply(e object.Event) {
 	default:
 		s.set(e.Object)
 	}
-	s.version = max(s.version, e.Object.Version)
+	s.version, s.confirmed = max(s.version, e.Object.Version), time.Now()
 }
 
 // recordProgress keeps up to where the server was followed, so that a restart does not ask for history that is gone. The lock is held.
 func (s *Scope) recordProgress() {
 	s.recorded = time.Now()
 	s.cache.recordHead(s)
+}
+
+// Due says, once in a while, that the scope is to be read again, for those that nothing follows.
+func (s *Scope) Due(every time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if now.Before(s.due) || s.synced && now.Sub(s.recorded) < every {
+		return false
+	}
+	s.due = now.Add(every)
+	return true
 }
 
 // See takes an object that was read from the server, for a scope of seen ones.

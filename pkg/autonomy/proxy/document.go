@@ -1,14 +1,17 @@
 package proxy
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -38,13 +41,8 @@ func (p *Proxy) document(w http.ResponseWriter, r *http.Request, q *question) {
 		return
 	}
 	if q.user.Asker == filter.Pod {
-		user, err := p.cfg.Tokens.User(q.user.Token, p.cfg.Audiences)
-		if err != nil {
-			p.fail(w, r, apierrors.NewUnauthorized(err.Error()))
-			return
-		}
-		if q.user = user; !p.rules().Allows(user, q.action()) {
-			p.fail(w, r, apierrors.NewForbidden(q.resource.GroupResource(), q.Path, nil))
+		if err := p.admitHere(q); err != nil {
+			p.fail(w, r, err)
 			return
 		}
 	}
@@ -253,4 +251,57 @@ func kubeletPath(pod *corev1.Pod, subresource string, query url.Values) (path, r
 // LearnDocument keeps a document that perhaps nobody has asked for yet.
 func (p *Proxy) LearnDocument(path, contentType string, data []byte) {
 	p.keepDocument(&question{RequestInfo: &request.RequestInfo{Path: path}}, contentType, data)
+}
+
+// learnEvery is how often what a pod reads as a table is read in plain form.
+const learnEvery = time.Hour
+
+// learnTable reads what a pod of this node was just answered as a table, which kubectl asks for, once more in plain form and under the same identity: a table
+// is no answer to anybody else, and none of today when the server is away.
+func (p *Proxy) learnTable(q *question, asked *http.Request) {
+	if q.user.Asker != filter.Pod || q.Verb != "list" && q.Verb != "get" || q.options.Continue != "" || asked == nil {
+		return
+	}
+	scope := p.tableScope(q)
+	if scope == nil || !scope.Due(learnEvery) {
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(p.cfg.Link.Epoch(), patience)
+		defer cancel()
+		again := asked.Clone(ctx)
+		again.Header.Set("Accept", object.MediaJSON)
+		again.Header.Del("Accept-Encoding")
+		query := again.URL.Query()
+		query.Del("limit") // all of it or nothing
+		again.URL.RawQuery = query.Encode()
+		if contentType, data, ok := p.fetch(again, q); ok {
+			p.digest(q, contentType, data)
+		}
+	}()
+}
+
+// tableScope is where the answer is kept, or nil when there are too many.
+func (p *Proxy) tableScope(q *question) *cache.Scope {
+	if q.Verb == "list" {
+		return p.podScope(q)
+	}
+	one := *q
+	one.options.FieldSelector = "metadata.name=" + q.Name
+	return p.podScope(&one)
+}
+
+// fetch asks the server, and returns an answer that may be kept.
+func (p *Proxy) fetch(r *http.Request, q *question) (contentType string, data []byte, ok bool) {
+	transport, err := p.cfg.Link.Transport(q.user.Credential, false)
+	if err != nil {
+		return "", nil, false
+	}
+	resp, err := transport.RoundTrip(r)
+	if err != nil {
+		return "", nil, false
+	}
+	defer resp.Body.Close()
+	data, err = io.ReadAll(io.LimitReader(resp.Body, maxRecorded+1))
+	return resp.Header.Get("Content-Type"), data, err == nil && resp.StatusCode == http.StatusOK && len(data) <= maxRecorded
 }

@@ -136,7 +136,11 @@ func (p *Proxy) inspect(q *question, resp *http.Response) error {
 		return nil
 	}
 	contentType := resp.Header.Get("Content-Type")
-	if _, params, err := mime.ParseMediaType(contentType); q.IsResourceRequest && (err != nil || params["as"] != "" || strings.Contains(q.accept, "as=") && q.Verb == "watch") {
+	_, params, err := mime.ParseMediaType(contentType)
+	if err == nil && params["as"] == "Table" {
+		p.learnTable(q, resp.Request)
+	}
+	if q.IsResourceRequest && (err != nil || params["as"] != "" || strings.Contains(q.accept, "as=") && q.Verb == "watch") {
 		return nil
 	}
 	if q.Verb == "watch" {

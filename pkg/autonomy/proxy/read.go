@@ -323,6 +323,9 @@ func (p *Proxy) everything(q *question, view cache.View) (*object.List, error) {
 			problem = err
 			return
 		}
+		if l.Kind.Kind == "" {
+			return // nothing is known of it yet
+		}
 		all.Kind, all.Version = l.Kind, max(all.Version, l.Version)
 		for _, o := range l.Items {
 			if known := newest[o.Key()]; known == nil || known.Version < o.Version {

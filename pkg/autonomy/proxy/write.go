@@ -36,7 +36,7 @@ func (p *Proxy) write(w http.ResponseWriter, r *http.Request, q *question) {
 		return
 	}
 	if q.user.Asker == filter.Operator {
-		p.fail(w, r, apierrors.NewForbidden(q.resource.GroupResource(), q.Name, fmt.Errorf("kedge kubectl --local shows this node's own view and changes nothing in the cluster")))
+		p.fail(w, r, apierrors.NewForbidden(q.resource.GroupResource(), q.Name, fmt.Errorf("kedge kubectl --local shows this node's own view and changes nothing in the cluster%s", restartHint(q))))
 		return
 	}
 	if isPodStatus(q) {
@@ -50,6 +50,14 @@ func (p *Proxy) write(w http.ResponseWriter, r *http.Request, q *question) {
 		}
 		p.writeHere(w, r, q, body)
 	})
+}
+
+// restartHint tells an operator who wants to delete a pod, which only the server can do, how to restart it.
+func restartHint(q *question) string {
+	if q.user.Asker != filter.Operator || q.Verb != "delete" || q.Resource != "pods" || q.Name == "" {
+		return ""
+	}
+	return fmt.Sprintf("; to restart this pod on this node: kedge crictl stopp $(kedge crictl pods -q --namespace %s --name '^%s$')", q.Namespace, q.Name)
 }
 
 func isPodStatus(q *question) bool {
@@ -69,7 +77,7 @@ func (p *Proxy) writeHere(w http.ResponseWriter, r *http.Request, q *question, b
 	kubelet := q.user.Asker == filter.Kubelet
 	switch {
 	case q.user.Asker == filter.Pod || q.user.Asker == filter.Operator:
-		p.fail(w, r, p.offline(q, "nothing can be changed until the server can be reached"))
+		p.fail(w, r, p.offline(q, "nothing can be changed until the server can be reached"+restartHint(q)))
 	case q.Verb == "create" && q.Resource == "events":
 		p.echo(w, r, q, body) // told to nobody: what happened shows in the status
 	case q.Verb == "patch" && q.Resource == "events":
@@ -236,6 +244,9 @@ func (p *Proxy) held() []heldWrite {
 	slices.SortFunc(out, func(a, b heldWrite) int { return cmp.Compare(a.Seq, b.Seq) })
 	return out
 }
+
+// Held is how many writes wait for the server.
+func (p *Proxy) Held() int { return len(p.cfg.Cache.Values(journalBucket)) }
 
 // hold keeps a write in the place of an earlier one to the same pod, on disk when it returns.
 func (p *Proxy) hold(e heldWrite) error {

@@ -55,12 +55,14 @@ type Store struct {
 	mu      sync.Mutex
 	pending []byte // sealed records to append
 	rewrite bool   // the file no longer continues what memory holds
+	lost    string // what was not found when the file was read
+	trouble string // why the file cannot be written
 
 	writing sync.Mutex // one Sync at a time; guards what follows
 	file    *os.File
-	size    int64 // up to the last whole record
-	compact int64 // size after the last rewrite
-	failed  bool  // the last write failed, and this was said
+	size    int64       // up to the last whole record
+	compact int64       // size after the last rewrite
+	left    os.FileInfo // the file as it was left
 }
 
 // Open reads the file, or begins a new one when there is none, when it belongs to another node, or when nothing in it can be read: what is lost is
@@ -82,6 +84,7 @@ func Open(cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	s.restore(data, err == nil)
+	s.leave()
 	return s, nil
 }
 
@@ -91,14 +94,14 @@ func (s *Store) restore(data []byte, exists bool) {
 	found := scan(body, s.aead, s.cfg.Restore)
 	switch {
 	case !exists:
-		s.rewrite = true
+		s.rewrite, s.lost = true, "there was no store"
 	case !ok || found.records == 0 && len(body) > 0:
 		s.cfg.Log.Warn("the autonomy store is of another node or damaged, and begins anew", "path", s.cfg.Path, "bytes", len(data))
-		s.rewrite = true
+		s.rewrite, s.lost = true, "the store was of another node or damaged, and began anew"
 	case found.lost > 0:
 		s.cfg.Log.Warn("part of the autonomy store was damaged and is lost until the server is reached",
 			"path", s.cfg.Path, "bytes", found.lost, "entries", found.records)
-		s.rewrite = true
+		s.rewrite, s.lost = true, fmt.Sprintf("%d bytes of the store were damaged", found.lost)
 	}
 	s.size = int64(len(fileHeader) + found.end)
 	s.compact = s.size / 2
@@ -109,6 +112,47 @@ func (s *Store) Damaged() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.rewrite
+}
+
+// Lost says what was not found when the store was opened: that there was none, that it was unusable, or how much of it was. It is empty otherwise.
+func (s *Store) Lost() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lost
+}
+
+// Trouble says why the store cannot be written at present; it is empty when it can.
+func (s *Store) Trouble() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.trouble
+}
+
+// leave remembers how the file was left. Nobody else is to change it.
+func (s *Store) leave() {
+	s.left = nil
+	if info, err := os.Lstat(s.cfg.Path); err == nil {
+		s.left = info
+	}
+}
+
+// touched says what somebody else did to the file since it was left, if anything.
+func (s *Store) touched() string {
+	if s.left == nil {
+		return ""
+	}
+	now, err := os.Lstat(s.cfg.Path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return "removed"
+	case err != nil:
+		return "" // what is wrong shows when it is written
+	case !os.SameFile(now, s.left):
+		return "replaced"
+	case now.Size() != s.left.Size() || !now.ModTime().Equal(s.left.ModTime()):
+		return "changed"
+	}
+	return ""
 }
 
 // Put queues an entry; Sync writes it.
@@ -126,7 +170,7 @@ func (s *Store) Put(e Entry) {
 }
 
 // Sync writes what is queued and returns when it is on the disk. After a failure, of which the first is logged, the store works on in memory, and
-// the next Sync tries to write all of it.
+// the next Sync tries to write all of it. A file that somebody else removed or changed is written anew from memory.
 func (s *Store) Sync() error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -134,30 +178,43 @@ func (s *Store) Sync() error {
 	pending, rewrite := s.pending, s.rewrite
 	s.pending, s.rewrite = nil, false
 	s.mu.Unlock()
+	if how := s.touched(); how != "" {
+		s.left, rewrite = nil, true // said once
+		s.cfg.Log.Warn("somebody else touched the autonomy store: it is written anew from memory", "path", s.cfg.Path, "file", how)
+	}
 	if len(pending) == 0 && !rewrite {
 		return nil
 	}
-	var err error
+	err := s.write(pending, rewrite)
+	s.report(err)
+	return err
+}
+
+// write makes the file hold what memory does.
+func (s *Store) write(pending []byte, rewrite bool) (err error) {
 	if rewrite || s.size+int64(len(pending)) > 2*s.compact+spare {
 		err = s.replace()
 	} else {
 		err = s.append(pending)
 	}
-	if err != nil {
-		s.mu.Lock()
-		s.pending, s.rewrite = nil, true
-		s.mu.Unlock()
-		if !s.failed {
-			s.failed = true
-			s.cfg.Log.Warn("the autonomy store cannot be written: what changes from now on is lost if kedge stops", "path", s.cfg.Path, "error", err)
-		}
-		return err
+	s.leave()
+	return err
+}
+
+// report remembers whether the last write worked, and logs when that changes.
+func (s *Store) report(err error) {
+	s.mu.Lock()
+	before := s.trouble
+	if s.trouble = ""; err != nil {
+		s.trouble, s.pending, s.rewrite = err.Error(), nil, true
 	}
-	if s.failed {
-		s.failed = false
+	s.mu.Unlock()
+	switch {
+	case err != nil && before == "":
+		s.cfg.Log.Warn("the autonomy store cannot be written: what changes from now on is lost if kedge stops", "path", s.cfg.Path, "error", err)
+	case err == nil && before != "":
 		s.cfg.Log.Info("the autonomy store can be written again", "path", s.cfg.Path)
 	}
-	return nil
 }
 
 // append adds records behind the last whole one.
