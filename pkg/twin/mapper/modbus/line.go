@@ -85,6 +85,11 @@ func (l *line) tcp(unit byte, pdu []byte) ([]byte, error) {
 
 func (l *line) rtu(unit byte, pdu []byte) ([]byte, error) {
 	time.Sleep(l.quiet)
+	if port, ok := l.stream.(*os.File); ok { // an answer that came too late is none to this request
+		if err := flush(port); err != nil {
+			return nil, err
+		}
+	}
 	if _, err := l.stream.Write(rtuFrame(unit, pdu)); err != nil {
 		return nil, err
 	}

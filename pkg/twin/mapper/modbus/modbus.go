@@ -32,8 +32,8 @@ type device struct {
 	places map[string]place
 }
 
-// Open takes from protocol.configData: ip and port (502), or serialPort with baudRate (9600), dataBits (8), parity (none) and stopBits (1);
-// and slaveID (1). Visitors have register, offset, limit, scale, isSwap, isRegisterSwap and dataType.
+// Open takes from protocol.configData: ip and port (502) with framing (tcp, or rtu for a serial line behind a gateway), or serialPort with
+// baudRate (9600), dataBits (8), parity (none) and stopBits (1); and slaveID (1). Visitors have register, offset, limit, scale, isSwap, isRegisterSwap and dataType.
 func (o *Opener) Open(cfg driver.Config) (driver.Device, error) {
 	d := &device{opener: o, places: map[string]place{}}
 	unit, ok := driver.Whole(cfg.Protocol, "slaveID")
@@ -54,6 +54,9 @@ func (o *Opener) Open(cfg driver.Config) (driver.Device, error) {
 	key, made, err := lineOf(cfg.Protocol)
 	if err != nil {
 		return nil, fmt.Errorf("protocol.configData.%w", err)
+	}
+	if made.serial && unit == 0 {
+		return nil, errors.New("protocol.configData.slaveID: 0 means all devices of a serial line, and none of them answers")
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -91,7 +94,14 @@ func lineOf(c v1beta1.ConfigData) (string, *line, error) {
 		return "", nil, fmt.Errorf("port: %d is not from 1 to 65535", port)
 	}
 	address := net.JoinHostPort(ip, strconv.FormatInt(port, 10))
-	return address, &line{dial: dialTCP(address)}, nil
+	switch framing := driver.Text(c, "framing"); framing {
+	case "", "tcp":
+		return address, &line{dial: dialTCP(address)}, nil
+	case "rtu":
+		return "rtu " + address, &line{dial: dialTCP(address), serial: true}, nil
+	default:
+		return "", nil, fmt.Errorf("framing: %q is neither tcp nor rtu", framing)
+	}
 }
 
 // Read implements driver.Device.

@@ -2,6 +2,7 @@ package modbus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -76,16 +77,24 @@ func (p serialPort) open(context.Context) (stream, error) {
 	}
 	raw := unix.Termios{Cflag: flags, Ispeed: speeds()[p.baud], Ospeed: speeds()[p.baud]}
 	raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
-	connection, err := f.SyscallConn()
-	if err == nil {
-		control := connection.Control(func(fd uintptr) { err = unix.IoctlSetTermios(int(fd), unix.TCSETS, &raw) })
-		if err == nil {
-			err = control
-		}
-	}
-	if err != nil {
+	if err := control(f, func(fd int) error { return unix.IoctlSetTermios(fd, unix.TCSETS, &raw) }); err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("modbus: set %s: %w", p.path, err)
 	}
 	return f, nil
+}
+
+// control calls do with the descriptor of a line.
+func control(f *os.File, do func(fd int) error) error {
+	connection, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	failed := connection.Control(func(fd uintptr) { err = do(int(fd)) })
+	return errors.Join(failed, err)
+}
+
+// flush drops what has come in and was not read.
+func flush(f *os.File) error {
+	return control(f, func(fd int) error { return unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCIFLUSH) })
 }
