@@ -13,6 +13,7 @@ import (
 
 	superedge "github.com/kedge-io/kedge/pkg/apis/superedge/v1"
 	"github.com/kedge-io/kedge/pkg/grid/dialect"
+	"github.com/kedge-io/kedge/pkg/grid/placement"
 )
 
 func eventSource() corev1.EventSource { return corev1.EventSource{Component: "kedge-grid"} }
@@ -94,22 +95,22 @@ func (e *Engine) onWorkload(old, now any) {
 	if o == nil {
 		o = old
 	}
-	m, ok := o.(metav1.Object)
+	w, ok := o.(*workload)
 	if !ok {
 		return
 	}
 	if now == nil {
 		e.mu.Lock()
-		delete(e.checked, m.GetUID())
+		delete(e.checked, w.UID)
 		e.mu.Unlock()
 	}
-	owner := metav1.GetControllerOf(m)
+	owner := metav1.GetControllerOf(w)
 	if owner == nil {
 		return
 	}
 	group, _, _ := cutLast(owner.APIVersion, '/')
-	k := key{task: taskSet, kind: schema.GroupKind{Group: group, Kind: owner.Kind}, namespace: m.GetNamespace(), name: owner.Name}
-	e.dirty(k, []string{unitOf(m)})
+	k := key{task: taskSet, kind: schema.GroupKind{Group: group, Kind: owner.Kind}, namespace: w.Namespace, name: owner.Name}
+	e.dirty(k, []string{w.live.Unit})
 }
 
 // onService is a change of any Service: one that a grid made, or one that a StatefulSetGrid names.
@@ -197,21 +198,43 @@ func cutLast(s string, sep byte) (before, after string, found bool) {
 	return s, "", false
 }
 
-// complete says whether all pods of a workload are of its current spec and available.
-func complete(o any) bool {
+// workload is what is kept of a Deployment or StatefulSet: thousands of them are held in memory.
+type workload struct {
+	metav1.ObjectMeta
+	live   placement.Live
+	status any // as Kubernetes has it
+}
+
+// newWorkload keeps what decisions and statuses read.
+func newWorkload(o any) *workload {
+	m := o.(metav1.Object)
+	out := &workload{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: m.GetName(), Namespace: m.GetNamespace(), UID: m.GetUID(), ResourceVersion: m.GetResourceVersion(), Generation: m.GetGeneration(),
+		},
+		live: placement.Live{Name: m.GetName(), Unit: m.GetLabels()[placement.LabelUnit], Hash: m.GetAnnotations()[placement.AnnotationHash]},
+	}
+	if c := metav1.GetControllerOf(m); c != nil {
+		out.OwnerReferences = []metav1.OwnerReference{*c}
+	}
+	l := &out.live
 	switch w := o.(type) {
 	case *appsv1.Deployment:
-		want := replicas(w.Spec.Replicas)
-		return w.Status.ObservedGeneration >= w.Generation && w.Status.UpdatedReplicas == want && w.Status.Replicas == want && w.Status.AvailableReplicas == want
+		out.status = w.Status
+		want, s := replicas(w.Spec.Replicas), w.Status
+		l.Replicas, l.Ready, l.Updated, l.Available = int64(s.Replicas), int64(s.ReadyReplicas), int64(s.UpdatedReplicas), int64(s.AvailableReplicas)
+		l.Complete = s.ObservedGeneration >= w.Generation && s.UpdatedReplicas == want && s.Replicas == want && s.AvailableReplicas == want
 	case *appsv1.StatefulSet:
-		want := replicas(w.Spec.Replicas)
-		updated := w.Status.UpdatedReplicas
+		out.status = w.Status
+		want, s := replicas(w.Spec.Replicas), w.Status
+		l.Replicas, l.Ready, l.Updated, l.Available = int64(s.Replicas), int64(s.ReadyReplicas), int64(s.UpdatedReplicas), int64(s.AvailableReplicas)
+		updated := s.UpdatedReplicas
 		if u := w.Spec.UpdateStrategy; u.Type == appsv1.OnDeleteStatefulSetStrategyType || u.RollingUpdate != nil && replicas(u.RollingUpdate.Partition) > 1 {
 			updated = want // how far it goes is the user's business
 		}
-		return w.Status.ObservedGeneration >= w.Generation && updated == want && w.Status.AvailableReplicas == want
+		l.Complete = s.ObservedGeneration >= w.Generation && updated == want && s.AvailableReplicas == want
 	}
-	return false
+	return out
 }
 
 func replicas(n *int32) int32 {

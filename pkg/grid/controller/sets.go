@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -40,6 +39,7 @@ type setState struct {
 	refused map[string]string // unit -> why the API refused its workload
 	plan    placement.Plan    // the last one, for the status
 	status  map[string]any    // as last written
+	states  map[string]state  // of units, in it
 	warned  string            // the last warning
 }
 
@@ -61,13 +61,20 @@ func (e *Engine) syncSet(ctx context.Context, k key) error {
 	if unused := dialect.UnusedTemplates(obj); len(unused) > 0 {
 		return e.dropTemplates(ctx, k, obj, unused)
 	}
-	units := e.nodes.Units(set.Key)
+	var units map[string]placement.Unit
+	var count int
+	if some == nil || set.Rollout.Gated() {
+		units = e.nodes.Units(set.Key)
+		count = len(units)
+	} else {
+		units, count = e.nodes.Some(set.Key, some)
+	}
 	live := e.live(set, obj.GetUID(), some, units)
 	plan := placement.Decide(set, units, live, some)
 	failed, wait := e.carryOut(ctx, set, obj, state, plan)
 	e.remember(k, state, plan, some)
 	e.tell(obj, state, plan, failed)
-	e.queue.AddAfter(key{task: taskStatus, kind: k.kind, namespace: k.namespace, name: k.name}, pace(len(units)))
+	e.queue.AddAfter(key{task: taskStatus, kind: k.kind, namespace: k.namespace, name: k.name}, pace(count))
 	e.again(k, state)
 	if len(failed) > 0 {
 		e.dirty(k, slices.Collect(maps.Keys(failed)))
@@ -161,31 +168,23 @@ func (e *Engine) live(set *placement.Set, owner types.UID, some []string, units 
 
 // liveOf says a workload in the terms of placement.
 func (e *Engine) liveOf(o any, owner types.UID) placement.Live {
-	m := o.(metav1.Object)
-	l := placement.Live{Name: m.GetName(), Unit: unitOf(m), Hash: m.GetAnnotations()[placement.AnnotationHash], Complete: complete(o)}
-	if c := metav1.GetControllerOf(m); c == nil || c.UID != owner {
+	w := o.(*workload)
+	l := w.live
+	if c := metav1.GetControllerOf(w); c == nil || c.UID != owner {
 		l.Foreign = "nobody"
 		if c != nil {
 			l.Foreign = c.Kind + " " + c.Name
 		}
 	}
-	switch w := o.(type) {
-	case *appsv1.Deployment:
-		l.Replicas, l.Ready, l.Updated, l.Available = int64(w.Status.Replicas), int64(w.Status.ReadyReplicas), int64(w.Status.UpdatedReplicas), int64(w.Status.AvailableReplicas)
-	case *appsv1.StatefulSet:
-		l.Replicas, l.Ready, l.Updated, l.Available = int64(w.Status.Replicas), int64(w.Status.ReadyReplicas), int64(w.Status.UpdatedReplicas), int64(w.Status.AvailableReplicas)
-	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	right, known := e.checked[m.GetUID()]
+	right, known := e.checked[w.UID]
 	if !known {
-		e.checked[m.GetUID()] = m.GetGeneration() // of the time before this process: what was right then
+		e.checked[w.UID] = w.Generation // of the time before this process: what was right then
 	}
-	l.Edited = known && right < m.GetGeneration()
+	l.Edited = known && right < w.Generation
 	return l
 }
-
-func unitOf(m metav1.Object) string { return m.GetLabels()[placement.LabelUnit] }
 
 // carryOut does what a plan says, many requests at once. It returns the units that failed in a way that may pass, with one of the errors.
 func (e *Engine) carryOut(ctx context.Context, set *placement.Set, obj *unstructured.Unstructured, s *setState, p placement.Plan) (map[string]bool, error) {

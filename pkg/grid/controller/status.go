@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 
-	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -30,7 +29,7 @@ func (e *Engine) syncStatus(ctx context.Context, k key) error {
 		e.mu.Unlock()
 		return nil
 	}
-	set, plan, old, missing := s.set, s.plan, s.status, s.missing
+	set, plan, old, missing, states := s.set, s.plan, s.status, s.missing, s.states
 	problems, held := maps.Clone(s.refused), maps.Clone(plan.Held)
 	maps.Copy(problems, plan.Problems)
 	e.mu.Unlock()
@@ -44,14 +43,15 @@ func (e *Engine) syncStatus(ctx context.Context, k key) error {
 		now = told.AppSet()
 	} else {
 		now = told.Grid()
-		now["states"] = e.states(set, units, live, problems, held)
+		states = e.states(states, set, units, live, problems, held)
+		now["states"] = contents(states)
 	}
 	written, err := e.writeStatus(ctx, k, old, now)
 	if err != nil {
 		return err
 	}
 	e.mu.Lock()
-	s.status = written
+	s.status, s.states = written, states
 	e.mu.Unlock()
 	return nil
 }
@@ -90,33 +90,57 @@ func (e *Engine) writeStatus(ctx context.Context, k key, old, now map[string]any
 	return now, nil
 }
 
-// states is the status of each unit's workload as Kubernetes has it, and why a unit waits or cannot have one.
-func (e *Engine) states(set *placement.Set, units map[string]placement.Unit, live map[string]placement.Live, problems, held map[string]string) map[string]any {
-	out := map[string]any{}
+// state is what the status of a set says of a unit, and what that was made of.
+type state struct {
+	version, message string
+	brief            bool
+	content          map[string]any
+}
+
+// states is the status of each unit's workload as Kubernetes has it, and why a unit waits or cannot have one. Those of before whose
+// workload is still the same are taken over.
+func (e *Engine) states(before map[string]state, set *placement.Set, units map[string]placement.Unit, live map[string]placement.Live, problems, held map[string]string) map[string]state {
 	store := e.store(kindWorkload(set.Kind))
 	wanted := set.Wants(units)
+	out := make(map[string]state, len(wanted))
 	for _, unit := range wanted {
-		state := map[string]any{}
 		name := set.WorkloadName(unit)
 		l, exists := live[name]
-		if o, _, _ := store.GetByKey(cache.NewObjectName(set.Namespace, name).String()); exists && l.Foreign == "" && o != nil {
-			switch w := o.(type) {
-			case *appsv1.Deployment:
-				state = content(w.Status)
-			case *appsv1.StatefulSet:
-				state = content(w.Status)
-			}
-			if len(wanted) > detailed && l.Complete {
-				delete(state, "conditions")
+		s := state{message: problems[unit], brief: len(wanted) > detailed && l.Complete}
+		if s.message == "" {
+			s.message = held[unit]
+		}
+		var of *workload
+		if exists && l.Foreign == "" {
+			o, _, _ := store.GetByKey(cache.NewObjectName(set.Namespace, name).String())
+			if of, _ = o.(*workload); of != nil {
+				s.version = string(of.UID) + of.ResourceVersion
 			}
 		}
-		for _, why := range []string{problems[unit], held[unit]} {
-			if why != "" {
-				state["message"] = why
-				break
-			}
+		if b := before[unit]; b.content != nil && b.version == s.version && b.message == s.message && b.brief == s.brief {
+			out[unit] = b
+			continue
 		}
-		out[unit] = state
+		s.content = map[string]any{}
+		if of != nil {
+			s.content = content(of.status)
+		}
+		if s.brief {
+			delete(s.content, "conditions")
+		}
+		if s.message != "" {
+			s.content["message"] = s.message
+		}
+		out[unit] = s
+	}
+	return out
+}
+
+// contents is what goes into the status.
+func contents(states map[string]state) map[string]any {
+	out := make(map[string]any, len(states))
+	for unit, s := range states {
+		out[unit] = s.content
 	}
 	return out
 }

@@ -190,18 +190,17 @@ func ownerIndex(o any) ([]string, error) {
 
 // slim drops what no decision reads before an object is kept in memory.
 func slim(o any) (any, error) {
+	if _, already := o.(*workload); already {
+		return o, nil
+	}
 	if m, err := meta.Accessor(o); err == nil {
 		m.SetManagedFields(nil)
 	}
 	switch o := o.(type) {
 	case *unstructured.Unstructured:
 		delete(o.Object, "status")
-	case *appsv1.Deployment:
-		o.Spec = appsv1.DeploymentSpec{Replicas: o.Spec.Replicas}
-		o.Annotations = map[string]string{placement.AnnotationHash: o.Annotations[placement.AnnotationHash]}
-	case *appsv1.StatefulSet:
-		o.Spec = appsv1.StatefulSetSpec{Replicas: o.Spec.Replicas, UpdateStrategy: o.Spec.UpdateStrategy}
-		o.Annotations = map[string]string{placement.AnnotationHash: o.Annotations[placement.AnnotationHash]}
+	case *appsv1.Deployment, *appsv1.StatefulSet:
+		return newWorkload(o), nil
 	case *corev1.Node:
 		o.Spec = corev1.NodeSpec{Taints: o.Spec.Taints, Unschedulable: o.Spec.Unschedulable}
 		status := corev1.NodeStatus{}

@@ -73,8 +73,11 @@ func keyLabel(key string) string { return strings.ReplaceAll(key, "/", "_") }
 
 // UnusedTemplates names the templates of the pool that the grid wants to be rid of.
 func UnusedTemplates(obj *unstructured.Unstructured) []string {
+	if wants, _, _ := unstructured.NestedBool(obj.Object, "spec", "autoDeleteUnusedTemplate"); !wants {
+		return nil
+	}
 	var spec superedge.GridSpec
-	if convert.Into(obj.Object["spec"], &spec) != nil || !spec.AutoDeleteUnusedTemplate {
+	if convert.Into(obj.Object["spec"], &spec) != nil {
 		return nil
 	}
 	return placement.Unused(slices.Collect(maps.Keys(spec.TemplatePool)), spec.Templates, spec.DefaultTemplateName)

@@ -21,10 +21,8 @@ func NewIndex() *Index {
 	return &Index{nodes: map[string]*corev1.Node{}, keys: map[string]map[string]placement.Unit{}}
 }
 
-// Units returns a copy of the units of a key; the first time it counts all nodes.
-func (x *Index) Units(key string) map[string]placement.Unit {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+// counted are the units of a key; the first time all nodes are counted.
+func (x *Index) counted(key string) map[string]placement.Unit {
 	counted, ok := x.keys[key]
 	if !ok {
 		counted = map[string]placement.Unit{}
@@ -33,6 +31,27 @@ func (x *Index) Units(key string) map[string]placement.Unit {
 			count(counted, key, n, 1)
 		}
 	}
+	return counted
+}
+
+// Some returns those of the units that have a node, and how many units the key has in all.
+func (x *Index) Some(key string, units []string) (map[string]placement.Unit, int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	counted, out := x.counted(key), map[string]placement.Unit{}
+	for _, unit := range units {
+		if u, ok := counted[unit]; ok {
+			out[unit] = u
+		}
+	}
+	return out, len(counted)
+}
+
+// Units returns a copy of the units of a key.
+func (x *Index) Units(key string) map[string]placement.Unit {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	counted := x.counted(key)
 	out := make(map[string]placement.Unit, len(counted))
 	for k, v := range counted {
 		out[k] = v
@@ -71,7 +90,10 @@ func (x *Index) Change(old, now *corev1.Node) map[string][]string {
 }
 
 // Has says whether a node has the value.
-func (x *Index) Has(key, v string) bool { return x.Units(key)[v].Nodes > 0 }
+func (x *Index) Has(key, v string) bool {
+	some, _ := x.Some(key, []string{v})
+	return some[v].Nodes > 0
+}
 
 func count(counted map[string]placement.Unit, key string, n *corev1.Node, by int) {
 	v := value(n, key)
