@@ -48,7 +48,7 @@ func Grid(kind string) func(obj, old *unstructured.Unstructured) conversion.Verd
 			errs = append(errs, workload(pool.Key(name), kind, spec.TemplatePool[name], spec.GridUniqKey)...)
 		}
 		errs = append(errs, templates(path, spec)...)
-		return conversion.Verdict{Errors: append(errs, rollout(obj)...)}
+		return conversion.Verdict{Warnings: federation(obj), Errors: append(errs, rollout(obj)...)}
 	}
 }
 
@@ -95,7 +95,19 @@ func ServiceGrid(obj, _ *unstructured.Unstructured) conversion.Verdict {
 			errs = append(errs, field.Invalid(at.Child("ports").Index(i).Child("port"), p.Port, msg))
 		}
 	}
-	return conversion.Verdict{Errors: errs}
+	return conversion.Verdict{Warnings: federation(obj), Errors: errs}
+}
+
+// federation warns of a grid that asks to be copied into other clusters.
+func federation(obj *unstructured.Unstructured) []string {
+	var out []string
+	for field, has := range map[string]map[string]string{"labels": obj.GetLabels(), "annotations": obj.GetAnnotations()} {
+		if v, ok := has[superedge.LabelFederated]; ok && v != "no" {
+			out = append(out, fmt.Sprintf("metadata.%s[%s] has no effect: kedge copies grids to no other cluster; apply it in each of them", field, superedge.LabelFederated))
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // workload checks the spec of a Deployment or StatefulSet; key is the node label that the grid itself selects by.

@@ -192,3 +192,18 @@ func TestOldSets(t *testing.T) {
 		t.Fatal(s, err)
 	}
 }
+
+func TestFederationIsNotSilent(t *testing.T) {
+	all := fixtures(t)
+	for _, name := range []string{"superedge-grids/DeploymentGrid/deploymentgrid-demo", "superedge-grids/ServiceGrid/servicegrid-demo", "superedge-grids/StatefulSetGrid/statefulsetgrid-demo"} {
+		obj := all[name].DeepCopy()
+		check := checks()[obj.GetKind()]
+		if v := check(obj, nil); len(v.Warnings) > 0 {
+			t.Errorf("%s: %v", name, v.Warnings)
+		}
+		obj.SetLabels(map[string]string{"superedge.io/fed": "yes"})
+		if v := check(obj, nil); len(v.Errors) > 0 || len(v.Warnings) != 1 || !strings.Contains(v.Warnings[0], "metadata.labels[superedge.io/fed] has no effect") {
+			t.Errorf("%s: %v %v", name, v.Warnings, v.Errors)
+		}
+	}
+}

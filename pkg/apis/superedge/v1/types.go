@@ -16,6 +16,8 @@ const (
 	LabelGrid = "superedge.io/grid-selector"
 	// LabelKey names, on a generated object, the grid's node label.
 	LabelKey = "superedge.io/grid-uniq-key"
+	// LabelFederated asks SuperEdge to copy a grid into the other clusters of a federation.
+	LabelFederated = "superedge.io/fed"
 	// LabelTemplate is, on the pods of a generated workload, the hash of the template that they are made of.
 	LabelTemplate = "superedge.io/template-hash-key"
 	// AnnotationTopology of a Service is a JSON list of node labels: consumers see the endpoints whose node has the value of theirs.
