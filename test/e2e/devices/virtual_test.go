@@ -15,9 +15,11 @@ func twinOf(property, kind string) string {
 }
 
 // writes are the values that the simulated device was set to, in order.
-func writes(p program) (values []string) {
+func writes(p program) (values []string) { return writesTo(p, "temperature-v1") }
+
+func writesTo(p program, device string) (values []string) {
 	for line := range strings.Lines(p.log()) {
-		if _, value, ok := strings.Cut(line, "property=sample-period value="); ok {
+		if _, value, ok := strings.Cut(line, "device=default/"+device+" property=sample-period value="); ok {
 			values = append(values, strings.TrimSpace(value))
 		}
 	}
@@ -31,6 +33,14 @@ func TestDeviceOfANodeThatIsCutOff(t *testing.T) {
 	s.awaitField("devicestatus", "temperature-v1", "{.status.state}", "online")
 	s.awaitField("devicestatus", "temperature-v1", twinOf("sample-period", "reported"), "500")
 	s.desiredArrives(driver)
+	s.addSensors()
+	reports := s.record()
+	s.lab.Await("the watch of reports", patience, func() error {
+		if n := len(reports()); n < crowd {
+			return fmt.Errorf("%d reports", n)
+		}
+		return nil
+	})
 
 	s.farm.Uplink().Cut()
 	for _, value := range []string{"701", "702"} {
@@ -45,6 +55,10 @@ func TestDeviceOfANodeThatIsCutOff(t *testing.T) {
 	}
 	if got := fmt.Sprint(writes(driver)); got != "[500 600 701 702]" {
 		t.Errorf("the driver was told %s", got)
+	}
+	begin, end := s.reportForLong()
+	if got := fmt.Sprint(writesTo(driver, "sensor-1")); got != "[500 801 802 803 804]" {
+		t.Errorf("the driver of sensor-1 was told %s", got)
 	}
 	driver.stop()
 	s.node.Reboot()
@@ -64,6 +78,21 @@ func TestDeviceOfANodeThatIsCutOff(t *testing.T) {
 		t.Errorf("the driver was told %s after the reboot", got)
 	}
 	s.inOrder(history)
+	s.bothSidesAgreeAfter(again)
+	s.nothingIsLost(reports(), begin, end)
+}
+
+// bothSidesAgreeAfter ends the driver, so that values stand still.
+func (s *scene) bothSidesAgreeAfter(driver program) {
+	s.Helper()
+	s.awaitField("devicestatus", "sensor-2", twinOf("sample-period", "observedDesired"), "950")
+	driver.stop()
+	s.bothSidesAgree()
+	for name, want := range map[string]string{"sensor-1": "[804]", "sensor-2": "[901 950]"} {
+		if got := fmt.Sprint(writesTo(driver, name)); got != want {
+			s.Errorf("the driver of %s was told %s after the reboot, want %s", name, got, want)
+		}
+	}
 }
 
 // desiredArrives sets a value in the cluster and measures the way to the driver.
