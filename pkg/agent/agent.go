@@ -53,6 +53,8 @@ type Cluster struct {
 	StoragePaths []string
 	// NoDevices leaves devices to others.
 	NoDevices bool
+	// NoRules leaves messages between programs on nodes and others to others.
+	NoRules bool
 	// NoGrid leaves the traffic of Services to all endpoints, whatever their annotations say.
 	NoGrid bool
 	// GossipKey is the secret that nodes know their neighbours by; empty where they shall not gossip.

@@ -13,6 +13,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/config"
 	"github.com/kedge-io/kedge/pkg/join"
 	"github.com/kedge-io/kedge/pkg/kube"
+	"github.com/kedge-io/kedge/pkg/rules"
 	"github.com/kedge-io/kedge/pkg/supervisor"
 	"github.com/kedge-io/kedge/pkg/tunnel"
 	"github.com/kedge-io/kedge/pkg/upstream"
@@ -105,7 +106,7 @@ func (a *Agent) Upstream() ([]supervisor.Component, error) {
 		return nil, err
 	}
 	t, err := tunnel.NewAgent(tunnel.AgentConfig{
-		Servers: a.link.servers, TLS: a.link.client.TLS, Targets: map[string]string{tunnel.TargetKubelet: kubeletAddress},
+		Servers: a.link.servers, TLS: a.link.client.TLS, Targets: map[string]string{tunnel.TargetKubelet: kubeletAddress, rules.Target: rules.Socket},
 		Ping: time.Duration(a.cfg.TunnelKeepalive) * time.Second, Well: a.well, Lost: balancer.Drop, Log: a.log,
 	})
 	if err != nil {

@@ -92,7 +92,7 @@ func clusterOf(cfg config.Server, s *server.Server) (agent.Cluster, error) {
 		ServerURL: s.URL(), ServerCA: serverCA, ClientCA: clientCA,
 		ClusterCIDRs: cfg.ClusterCIDRs, ServiceIPs: serviceIPs(cfg.ServiceCIDRs), DNS: cfg.ClusterDNS, Domain: cfg.ClusterDomain,
 		PodNetwork: cfg.FlannelBackend, PodNetworkOutside: cfg.FlannelExternalIP, NoProxy: cfg.DisableKubeProxy, NoPolicy: cfg.DisableNetworkPolicy, SystemRegistry: cfg.SystemDefaultRegistry, NoDNS: cfg.Disabled("coredns"),
-		NoDevices: cfg.Disabled("devices"), NoGrid: cfg.Disabled("grid"),
+		NoDevices: cfg.Disabled("devices"), NoRules: cfg.Disabled("rules"), NoGrid: cfg.Disabled("grid"),
 		NoStorage: cfg.Disabled("local-storage"), StoragePaths: []string{cfg.DefaultLocalStoragePath},
 		GossipKey: gossipKey,
 	}, nil

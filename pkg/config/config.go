@@ -113,6 +113,8 @@ type Server struct {
 	Port int
 	// AdvertiseAddress is not valid when it is to be found from the node's addresses.
 	AdvertiseAddress netip.Addr
+	// RulesListen is an address with a port, where requests of rules are taken from anybody; empty means nowhere.
+	RulesListen string
 	// TLSSANs are further addresses and DNS names for the serving certificate.
 	TLSSANs []string
 

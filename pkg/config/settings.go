@@ -106,6 +106,9 @@ func listenerSettings() []Setting {
 		{Name: "tls-san", Group: group, Value: "NAME|IP", Repeat: true, Server: true,
 			Usage: "Further host name or address for the API's certificate.",
 			bind:  commas(func(s *Server) *[]string { return &s.TLSSANs })},
+		{Name: "rules-listen", Group: group, Value: "ADDRESS:PORT", DefaultText: "nowhere", Server: true,
+			Usage: "Where requests for programs on nodes, which rules allow, are taken from anybody without TLS besides the API's port; others of the family use port 9443.",
+			bind:  text(func(s *Server) *string { return &s.RulesListen })},
 	}
 }
 

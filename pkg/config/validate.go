@@ -17,7 +17,7 @@ import (
 // addons are the names that --disable knows. The later ones are of the family: kedge has no such add-on (yet), so
 // leaving it out is always true.
 func addons() []string {
-	return []string{"autonomy", "coredns", "devices", "grid", "helm", "ingress", "local-storage", "metrics-server", "runtimes", "servicelb", "traefik"}
+	return []string{"autonomy", "coredns", "devices", "grid", "helm", "ingress", "local-storage", "metrics-server", "rules", "runtimes", "servicelb", "traefik"}
 }
 
 func addonList() string { return strings.Join(addons(), ", ") }
@@ -38,6 +38,7 @@ func (s Server) Validate() error {
 		s.validateCluster(),
 		s.validateAddons(),
 		optional(registryHost, "system-default-registry", s.SystemDefaultRegistry),
+		optional(listenAddress, "rules-listen", s.RulesListen),
 		absolute("write-kubeconfig", s.WriteKubeconfig),
 		absolute("default-local-storage-path", s.DefaultLocalStoragePath),
 		validateArgs("kube-apiserver-arg", s.KubeAPIServerArgs),
@@ -79,6 +80,14 @@ func registryHost(name, v string) error {
 	u, err := url.Parse("https://" + v)
 	if err != nil || u.Host != v || u.Hostname() == "" {
 		return fmt.Errorf("--%s: %q is not a host, with a port if it has one, such as registry.example:5000", name, v)
+	}
+	return nil
+}
+
+// listenAddress checks an address with a port.
+func listenAddress(name, v string) error {
+	if _, err := netip.ParseAddrPort(v); err != nil {
+		return fmt.Errorf("--%s: %q is not an address with a port, such as 10.0.0.1:9443 or 0.0.0.0:9443", name, v)
 	}
 	return nil
 }

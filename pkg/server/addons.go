@@ -4,17 +4,24 @@ import (
 	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
 	"time"
+
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/kedge-io/kedge/pkg/autonomy/health"
 	"github.com/kedge-io/kedge/pkg/controlplane"
 	"github.com/kedge-io/kedge/pkg/helm"
 	"github.com/kedge-io/kedge/pkg/ingress"
+	"github.com/kedge-io/kedge/pkg/kube"
 	"github.com/kedge-io/kedge/pkg/metrics"
+	"github.com/kedge-io/kedge/pkg/rules"
 	"github.com/kedge-io/kedge/pkg/supervisor"
 )
 
@@ -43,6 +50,9 @@ func (s *Server) addonParts() ([]supervisor.Component, error) {
 			return nil, fmt.Errorf("prepare helm: %w", err)
 		}
 		parts = append(parts, c)
+	}
+	if s.rules != nil {
+		parts = append(parts, s.rules)
 	}
 	if s.grid != nil {
 		parts = append(parts, s.grid)
@@ -101,4 +111,45 @@ func (s *Server) GossipKey() ([]byte, error) {
 		return nil, fmt.Errorf("derive gossip key: %w", err)
 	}
 	return key, nil
+}
+
+// openRules prepares the servers' end of rules, and its part of the shared port.
+func (s *Server) openRules() error {
+	if s.cfg.Disabled("rules") {
+		return nil
+	}
+	cfg, err := kube.Config(s.certs.SupervisorKubeconfig, "rules")
+	if err != nil {
+		return err
+	}
+	s.rules, err = rules.NewServer(rules.ServerConfig{
+		Client: cfg, Dial: s.dialRules, Identify: s.gate.identifyHolder, Authenticate: s.gate.authenticate, Open: s.cfg.RulesListen, Log: s.log,
+	})
+	if err != nil {
+		return fmt.Errorf("prepare rules: %w", err)
+	}
+	s.gate.rules = s.rules
+	return nil
+}
+
+// dialRules connects to the node's end of rules.
+func (s *Server) dialRules(ctx context.Context, node string) (net.Conn, error) {
+	if node == s.localNode() {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", rules.Socket)
+	}
+	return s.gate.tunnel.DialNode(ctx, node, rules.Target)
+}
+
+// authenticate returns who makes a request, as the API server sees it.
+func (g *gate) authenticate(r *http.Request) (user.Info, error) {
+	auth, ok := g.auth.Load().(*authenticator.Request)
+	if !ok {
+		return nil, errors.New("the API server has not started")
+	}
+	who, ok, err := (*auth).AuthenticateRequest(r)
+	if err != nil || !ok {
+		return nil, errors.Join(errors.New("not authenticated"), err)
+	}
+	return who.User, nil
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/controlplane"
 	"github.com/kedge-io/kedge/pkg/join"
 	"github.com/kedge-io/kedge/pkg/kube"
+	"github.com/kedge-io/kedge/pkg/rules"
 	"github.com/kedge-io/kedge/pkg/supervisor"
 	"github.com/kedge-io/kedge/pkg/tunnel"
 )
@@ -33,7 +34,8 @@ type gate struct {
 	tunnel *tunnel.Server
 	names  join.Identities
 	beats  *heartbeats
-	auth   atomic.Value // authenticator.Request, from when the API server starts
+	rules  *rules.Server // nil when it is disabled
+	auth   atomic.Value  // authenticator.Request, from when the API server starts
 }
 
 // openGate prepares the gate and puts it in front of the API server. settings is what joining nodes are told, as JSON.
@@ -88,6 +90,8 @@ func (g *gate) wrap(api http.Handler, auth authenticator.Request) http.Handler {
 		switch path := r.URL.Path; {
 		case path == tunnel.Path:
 			g.tunnel.ServeHTTP(w, r)
+		case g.rules != nil && rules.Handles(path):
+			g.rules.ServeHTTP(w, r)
 		case path == join.PathCACerts, path == join.PathPing, strings.HasPrefix(path, join.Prefix):
 			g.join.ServeHTTP(w, r)
 		default:

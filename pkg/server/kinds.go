@@ -2,16 +2,18 @@ package server
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/kedge-io/kedge/pkg/conversion"
 	"github.com/kedge-io/kedge/pkg/grid"
+	"github.com/kedge-io/kedge/pkg/rules"
 	"github.com/kedge-io/kedge/pkg/twin"
 )
 
 // kinds are the custom resources that this process converts and checks, feature by feature. Kinds of a feature that is switched off
 // stay known: its objects must be readable to be removed.
 func (s *Server) kinds() (*conversion.Registry, error) {
-	devices := twin.Kinds(s.certs.SupervisorKubeconfig)
+	devices := slices.Concat(twin.Kinds(s.certs.SupervisorKubeconfig), rules.Kinds(s.certs.SupervisorKubeconfig))
 	if s.cfg.Disabled("grid") {
 		return conversion.NewRegistry(grid.Kinds(nil), devices)
 	}

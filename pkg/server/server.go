@@ -20,6 +20,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/datastore"
 	"github.com/kedge-io/kedge/pkg/grid"
 	"github.com/kedge-io/kedge/pkg/loadbalancer"
+	"github.com/kedge-io/kedge/pkg/rules"
 	"github.com/kedge-io/kedge/pkg/server/cluster"
 	"github.com/kedge-io/kedge/pkg/server/self"
 	"github.com/kedge-io/kedge/pkg/storage"
@@ -40,6 +41,7 @@ type Server struct {
 
 	health *health.Controller // the same, unless it is disabled
 	grid   *grid.Grid         // the same
+	rules  *rules.Server      // the same
 }
 
 // New makes or loads the certificates and prepares the datastore. cfg must have its node name,
@@ -112,6 +114,9 @@ func (s *Server) APIServer(settings func() ([]byte, error)) (supervisor.Componen
 	}
 	if s.gate, err = s.openGate(api, settings); err != nil {
 		return nil, fmt.Errorf("prepare joining: %w", err)
+	}
+	if err := s.openRules(); err != nil {
+		return nil, err
 	}
 	if api.Kinds, err = s.kinds(); err != nil {
 		return nil, fmt.Errorf("collect kinds: %w", err)

@@ -36,7 +36,7 @@ type AgentConfig struct {
 	Servers Servers
 	// TLS returns the settings for one connection: the cluster's authority and the node's certificate.
 	TLS func() (*tls.Config, error)
-	// Targets says where the named targets of this node are, as host:port; servers can reach nothing else.
+	// Targets says where the named targets of this node are, as host:port or the path of a socket; servers can reach nothing else.
 	Targets map[string]string
 	// Ping is how often an idle node says that it is there; 0 means DefaultPing.
 	Ping time.Duration
@@ -359,7 +359,11 @@ func (a *Agent) dial(ctx context.Context, slots chan struct{}, target string) (n
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
 	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", address)
+	network := "tcp"
+	if strings.HasPrefix(address, "/") {
+		network = "unix"
+	}
+	c, err := d.DialContext(ctx, network, address)
 	if err != nil {
 		<-slots
 		return nil, err

@@ -18,6 +18,7 @@ leaf        pkg/apis/helm/v1
 leaf        pkg/apis/openyurt/v1alpha1
 leaf        pkg/apis/openyurt/v1beta1
 leaf        pkg/apis/openyurt/v1beta2
+leaf        pkg/apis/rules/v1
 leaf        pkg/apis/site/v1alpha2
 leaf        pkg/apis/superedge/v1
 leaf        pkg/version
@@ -92,6 +93,12 @@ feature/1   pkg/network/overlay
 feature     pkg/network/policy
 feature/1   pkg/network/policy/compile
 feature/2   pkg/network/policy/ruleset
+feature     pkg/rules
+feature/1   pkg/rules/edge
+feature/5   pkg/rules/plan
+feature/3   pkg/rules/queue
+feature/1   pkg/rules/router
+feature/4   pkg/rules/wire
 feature     pkg/status
 feature     pkg/storage
 feature     pkg/tunnel
