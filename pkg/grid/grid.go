@@ -30,13 +30,16 @@ type Config struct {
 	Kubeconfig string
 	// Alone says that no other server writes to the same datastore: then the first object of a kind is noticed when it is written.
 	Alone bool
+	// Off runs no controllers: what grids made before they were switched off is removed.
+	Off bool
 	// Log receives what an operator should know.
 	Log *slog.Logger
 }
 
-// Grid is the component "grid". Several servers may run it at once: all come to the same result.
+// Grid is the component "grid", or "leave-grid" when it is off. Several servers may run it at once: all come to the same result.
 type Grid struct {
 	engine *controller.Engine
+	leave  *leave // instead, when it is off
 }
 
 // New reads the kubeconfig, connects nothing and starts nothing.
@@ -48,6 +51,10 @@ func New(cfg Config) (*Grid, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Off {
+		l, err := newLeave(client, cfg.Log)
+		return &Grid{leave: l}, err
+	}
 	engine, err := controller.New(controller.Config{Client: client, Alone: cfg.Alone, Log: cfg.Log})
 	if err != nil {
 		return nil, fmt.Errorf("prepare controllers: %w", err)
@@ -55,17 +62,31 @@ func New(cfg Config) (*Grid, error) {
 	return &Grid{engine: engine}, nil
 }
 
-// Name returns "grid".
-func (*Grid) Name() string { return "grid" }
+// Name implements supervisor.Component.
+func (g *Grid) Name() string {
+	if g.leave != nil {
+		return "leave-grid"
+	}
+	return "grid"
+}
 
 // Run works until ctx is done. What it made stays.
-func (g *Grid) Run(ctx context.Context) error { return g.engine.Run(ctx) }
+func (g *Grid) Run(ctx context.Context) error {
+	if g.leave != nil {
+		return g.leave.run(ctx)
+	}
+	return g.engine.Run(ctx)
+}
 
 // Ready is always nil: grids wait for nobody on this machine.
 func (*Grid) Ready(context.Context) error { return nil }
 
 // Use says that somebody writes an object of the kind; from then on the kind is watched.
-func (g *Grid) Use(kind schema.GroupKind) { g.engine.Use(kind) }
+func (g *Grid) Use(kind schema.GroupKind) {
+	if g.engine != nil {
+		g.engine.Use(kind)
+	}
+}
 
 // Kinds are the kinds of the grid for the API server. use, when not nil, hears of each object that somebody writes.
 func Kinds(use func(schema.GroupKind)) []conversion.Kind {

@@ -152,11 +152,15 @@ func (s *scene) testReplicas() {
 		_, err = s.api.AppsV1().Deployments("default").UpdateScale(s.ctx, "hpa-zone-1", scale, metav1.UpdateOptions{})
 		return err == nil
 	})
+	// An autoscaler below its minimum acts without metrics.
+	s.applyText(`{apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: hpa, namespace: default}, spec: {minReplicas: 3, maxReplicas: 4,
+		scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: hpa-zone-2}, metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]}}`)
+	plane.Await(s.T, "the autoscaler", func() bool { return *s.deployment("hpa-zone-2").Spec.Replicas == 3 })
 	s.applyText(small("hpa", "", "a:2"))
 	s.awaitImage("hpa-zone-1", "a:2")
 	s.awaitImage("hpa-zone-2", "a:2")
-	if n := *s.deployment("hpa-zone-1").Spec.Replicas; n != 5 {
-		s.Errorf("%d replicas", n)
+	if n, m := *s.deployment("hpa-zone-1").Spec.Replicas, *s.deployment("hpa-zone-2").Spec.Replicas; n != 5 || m != 3 {
+		s.Errorf("%d replicas that were set by hand, %d by the autoscaler", n, m)
 	}
 	if sel := s.deployment("hpa-zone-2").Spec.Template.Spec.NodeSelector; sel["zone"] != "zone-2" || sel["disk"] != "ssd" {
 		s.Error(sel)

@@ -14,11 +14,8 @@ import (
 // stay known: its objects must be readable to be removed.
 func (s *Server) kinds() (*conversion.Registry, error) {
 	devices := slices.Concat(twin.Kinds(s.certs.SupervisorKubeconfig), rules.Kinds(s.certs.SupervisorKubeconfig))
-	if s.cfg.Disabled("grid") {
-		return conversion.NewRegistry(grid.Kinds(nil), devices)
-	}
 	var err error
-	s.grid, err = grid.New(grid.Config{Kubeconfig: s.certs.SupervisorKubeconfig, Alone: s.single, Log: s.log})
+	s.grid, err = grid.New(grid.Config{Kubeconfig: s.certs.SupervisorKubeconfig, Alone: s.single, Off: s.cfg.Disabled("grid"), Log: s.log})
 	if err != nil {
 		return nil, fmt.Errorf("prepare grid: %w", err)
 	}
