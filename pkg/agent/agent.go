@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/kedge-io/kedge/pkg/autonomy"
@@ -23,6 +24,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/payload"
 	"github.com/kedge-io/kedge/pkg/storage"
 	"github.com/kedge-io/kedge/pkg/supervisor"
+	"github.com/kedge-io/kedge/pkg/upstream"
 )
 
 // Cluster is what all nodes of a cluster share and a node learns from its server.
@@ -74,7 +76,9 @@ type Agent struct {
 	traffic *grid.View
 	link    *link            // of a node that joined over the network; nil on a server's own
 	node    *kubelet.Kubelet // from Node on
-	log     *slog.Logger
+	// balancer leads to the servers, on a node that joined over the network, from Upstream on.
+	balancer atomic.Pointer[upstream.Balancer]
+	log      *slog.Logger
 }
 
 // New unpacks the bundled programs, sets up the host and has this node's certificates signed.
@@ -253,5 +257,7 @@ func (a *Agent) neighbours() (supervisor.Component, error) {
 	})
 }
 
-// NodeAddress finds the address that a node without --node-ip is known by.
-func NodeAddress() (netip.Addr, error) { return network.NodeAddress() }
+// NodeAddress finds the address that a node without --node-ip is known by, or takes that of its last start.
+func NodeAddress(dataDir string) (netip.Addr, error) {
+	return network.NodeAddress(filepath.Join(dataDir, "agent", "node-ip"))
+}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/kedge-io/kedge/pkg/config"
@@ -90,6 +91,58 @@ func quietClients() error {
 	return os.Setenv(variable, idleSeconds)
 }
 
+// others is a list of servers without the own.
+type others struct {
+	*upstream.List
+	self string
+}
+
+// All implements tunnel.Servers.
+func (o others) All() []string {
+	return slices.DeleteFunc(o.List.All(), func(server string) bool { return server == o.self })
+}
+
+// Tunnels are the way of the other servers to the node of a server, as to any node: they have none of their own to its kubelet. self is the URL
+// of the server on this machine.
+func (a *Agent) Tunnels(self string) ([]supervisor.Component, error) {
+	list, err := upstream.OpenList(filepath.Join(a.cfg.DataDir, "agent", "servers.json"), nil)
+	if err != nil {
+		return nil, err
+	}
+	servers := others{list, self}
+	client, err := join.NewClient(join.ClientConfig{
+		DataDir: a.cfg.DataDir, Servers: servers.All, NodeName: a.cfg.NodeName, NodeIPs: a.cfg.StdNodeIPs(), Log: a.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := kube.Config(a.certs.ControllerKubeconfig, "servers")
+	if err != nil {
+		return nil, err
+	}
+	follower, err := upstream.NewFollower(upstream.FollowerConfig{Client: cfg, Servers: list, Log: a.log})
+	if err != nil {
+		return nil, err
+	}
+	t, err := tunnel.NewAgent(tunnel.AgentConfig{
+		Servers: servers, TLS: client.TLS, Targets: map[string]string{tunnel.TargetKubelet: kubeletAddress}, Well: a.well, Log: a.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return []supervisor.Component{follower, supervisor.Restart(supervisor.Func{ID: "tunnels", Do: t.Run}, supervisor.RestartPolicy{Log: a.log})}, nil
+}
+
+// ReclaimVolumes is for after controllers of Kubernetes have been made in this process; see kubelet.ReclaimVolumes.
+func (a *Agent) ReclaimVolumes() {
+	if a.node == nil {
+		return
+	}
+	if err := a.node.ReclaimVolumes(); err != nil {
+		a.log.Warn("CSI drivers cannot register on this node until kedge starts anew", "error", err)
+	}
+}
+
 // Upstream is a joined node's way to its servers: the local address that leads to one of them, the list of them, and the tunnel
 // by which they reach this node.
 func (a *Agent) Upstream() ([]supervisor.Component, error) {
@@ -97,6 +150,7 @@ func (a *Agent) Upstream() ([]supervisor.Component, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.balancer.Store(balancer)
 	cfg, err := kube.Config(a.certs.ControllerKubeconfig, "servers")
 	if err != nil {
 		return nil, err
@@ -112,5 +166,9 @@ func (a *Agent) Upstream() ([]supervisor.Component, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []supervisor.Component{balancer, follower, supervisor.Restart(t, supervisor.RestartPolicy{Log: a.log})}, nil
+	parts := []supervisor.Component{balancer, follower, supervisor.Restart(t, supervisor.RestartPolicy{Log: a.log})}
+	if a.cluster.alone {
+		parts = append(parts, supervisor.Func{ID: "settings", Do: a.link.client.Refresh})
+	}
+	return parts, nil
 }

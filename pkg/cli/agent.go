@@ -98,7 +98,7 @@ func node(ctx context.Context, cfg config.Agent, log *slog.Logger) ([]supervisor
 // completeNode fills in what is found by looking at this machine.
 func completeNode(cfg *config.Agent) error {
 	if len(cfg.NodeIPs) == 0 {
-		ip, err := agent.NodeAddress()
+		ip, err := agent.NodeAddress(cfg.DataDir)
 		if err != nil {
 			return fmt.Errorf("find this node's address: %w", err)
 		}

@@ -40,6 +40,7 @@ func (a *Address) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
+		release(a.own)
 		now, ok := defaultRouteAddress()
 		all, err := present()
 		if err != nil || !ok || !moved(a.own, now, all) {

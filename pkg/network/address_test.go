@@ -1,10 +1,28 @@
 package network
 
 import (
+	"errors"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 )
+
+// TestAddressIsKept looks for this machine's own address, and finds it in the file.
+func TestAddressIsKept(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "agent", "node-ip")
+	found, err := NodeAddress(file)
+	if errors.Is(err, ErrNoAddress) {
+		t.Skip("this machine has no address")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != found.String() {
+		t.Errorf("found %s, kept %q, %v", found, text, err)
+	}
+}
 
 func TestMoved(t *testing.T) {
 	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")

@@ -51,9 +51,70 @@ func setSysctl(key, want string) error {
 // ErrNoAddress says that no interface of this host carries an address a node can be known by.
 var ErrNoAddress = errors.New("no usable address on any interface: give --node-ip")
 
-// NodeAddress finds the address this node is known by: that of the interface with the IPv4 default
-// route, else the first global address of any interface that is up and not ours.
-func NodeAddress() (netip.Addr, error) {
+// NodeAddress finds the address this node is known by, and keeps it in a file. Where there is none, it is that of the file: a machine that starts with its
+// cable out often gets none, and its pods are to work all the same. The loopback interface holds it then, until another one has an address.
+func NodeAddress(file string) (netip.Addr, error) {
+	found, err := findAddress(0)
+	if errors.Is(err, ErrNoAddress) {
+		text, _ := os.ReadFile(file) // without it there is nothing to parse
+		if kept, bad := netip.ParseAddr(strings.TrimSpace(string(text))); bad == nil && kept.IsGlobalUnicast() {
+			if err := hold(kept); err != nil {
+				return kept, fmt.Errorf("hold the address of the last start: %w", err)
+			}
+			return kept, nil
+		}
+		found, err = findAddress(net.FlagLoopback)
+	}
+	if err != nil {
+		return found, err
+	}
+	return found, keepAddress(file, found)
+}
+
+func keepAddress(file string, a netip.Addr) error {
+	if old, err := os.ReadFile(file); err == nil && string(old) == a.String() {
+		return nil
+	}
+	err := os.MkdirAll(filepath.Dir(file), 0o700)
+	if err == nil {
+		err = os.WriteFile(file+".new", []byte(a.String()), 0o600)
+	}
+	if err == nil {
+		err = os.Rename(file+".new", file)
+	}
+	if err != nil {
+		return fmt.Errorf("keep the node's address: %w", err)
+	}
+	return nil
+}
+
+// held is an address as the loopback interface holds it.
+func held(a netip.Addr) (netlink.Link, *netlink.Addr, error) {
+	lo, err := netlink.LinkByName("lo")
+	return lo, &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}}, err
+}
+
+func hold(a netip.Addr) error {
+	lo, address, err := held(a)
+	if err != nil {
+		return err
+	}
+	return netlink.AddrReplace(lo, address)
+}
+
+// release undoes hold, when another interface has an address again. There is nothing to undo as a rule.
+func release(a netip.Addr) {
+	if _, err := findAddress(0); err != nil {
+		return
+	}
+	if lo, address, err := held(a); err == nil {
+		_ = netlink.AddrDel(lo, address) // it is not there, or is tried again
+	}
+}
+
+// findAddress returns the address of the interface with the IPv4 default route, else the first global address of any interface that is up and not
+// ours: of loopback interfaces, or of those that are none.
+func findAddress(loopback net.Flags) (netip.Addr, error) {
 	if a, ok := defaultRouteAddress(); ok {
 		return a, nil
 	}
@@ -63,7 +124,7 @@ func NodeAddress() (netip.Addr, error) {
 	}
 	for _, l := range links {
 		attrs := l.Attrs()
-		if attrs.Flags&net.FlagUp == 0 || ownLink(attrs.Name) {
+		if attrs.Flags&net.FlagUp == 0 || attrs.Flags&net.FlagLoopback != loopback || ownLink(attrs.Name) {
 			continue
 		}
 		if a, ok := linkAddress(l); ok {

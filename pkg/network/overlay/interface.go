@@ -26,6 +26,9 @@ func findOutside(name string, nodeIPs []netip.Addr) (outside, error) {
 		return outside{}, fmt.Errorf("list interfaces: %w", err)
 	}
 	for i := range all {
+		if name == "" && all[i].Flags&net.FlagLoopback != 0 {
+			continue // it holds the address of a node whose cable is out
+		}
 		networks, err := addressesOf(&all[i])
 		if err != nil {
 			continue // it has just gone
