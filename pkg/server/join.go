@@ -16,6 +16,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/kedge-io/kedge/pkg/autonomy"
 	"github.com/kedge-io/kedge/pkg/certs"
 	"github.com/kedge-io/kedge/pkg/controlplane"
 	"github.com/kedge-io/kedge/pkg/join"
@@ -83,6 +84,7 @@ func (s *Server) localNode() string {
 	return s.cfg.NodeName
 }
 
+	api = autonomy.ForNodes(api)
 // wrap shares the port. Paths are compared as they are: cleaning them would change what the API server sees.
 func (g *gate) wrap(api http.Handler, auth authenticator.Request) http.Handler {
 	g.auth.Store(&auth)

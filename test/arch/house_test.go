@@ -42,6 +42,7 @@ feature/4   pkg/autonomy/identity
 feature/5   pkg/autonomy/link
 feature/7   pkg/autonomy/object
 feature/1   pkg/autonomy/proxy
+feature/6   pkg/autonomy/slim
 feature/6   pkg/autonomy/store
 feature     pkg/autonomy/health
 feature     pkg/autonomy/health/gossip

@@ -4,7 +4,9 @@
 package object
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -143,6 +145,27 @@ func (o *Object) Decode() (runtime.Object, error) {
 	}
 	u.SetManagedFields(nil)
 	return u, nil
+}
+
+// WithoutManagedFields drops the record of who set which field from an object in its protobuf envelope.
+func WithoutManagedFields(data []byte) ([]byte, error) {
+	rest, ok := bytes.CutPrefix(data, []byte(protoPrefix))
+	if !ok {
+		return nil, errors.New("object is not protobuf")
+	}
+	var u runtime.Unknown
+	if err := u.Unmarshal(rest); err != nil {
+		return nil, fmt.Errorf("read envelope: %w", err)
+	}
+	var err error
+	if u.Raw, err = withoutManagedFields(u.Raw); err != nil {
+		return nil, err
+	}
+	out, err := u.Marshal()
+	if err != nil {
+		return nil, fmt.Errorf("write envelope: %w", err)
+	}
+	return append([]byte(protoPrefix), out...), nil
 }
 
 // withoutManagedFields drops field 17 of the metadata, which is field 1.

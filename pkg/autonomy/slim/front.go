@@ -1,0 +1,153 @@
+package slim
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/flate"
+
+	"github.com/kedge-io/kedge/pkg/autonomy/object"
+)
+
+const (
+	// dictionary is how much of what was sent before helps to compress what comes.
+	dictionary = 8 << 10
+	// block is how much of an answer that is no watch is compressed at once.
+	block = 64 << 10
+)
+
+// Front answers requests in slim form for those who ask for it.
+func Front(api http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		first, every, ok := asked(r)
+		if !ok || r.Method != http.MethodGet {
+			api.ServeHTTP(w, r)
+			return
+		}
+		r.Header.Del("Accept-Encoding") // or parts of it would be compressed twice
+		s := &sender{ResponseWriter: w, watch: r.URL.Query().Get("watch") == "true", due: time.Now().Add(first), every: every}
+		defer s.end()
+		api.ServeHTTP(s, r)
+	})
+}
+
+// sender writes one answer.
+type sender struct {
+	http.ResponseWriter
+	watch   bool
+	due     time.Time // when the watch says where it is the next time
+	every   time.Duration
+	decided bool
+	slim    bool // else everything is passed on as it is
+	proto   bool
+	raw     bool   // the rest of a watch is not split into events any more
+	waiting []byte // an event that is not complete, or a block that is not full
+	before  []byte // the end of what was sent
+	written bool   // something was sent since the last flush
+}
+
+// Unwrap is for http.ResponseController.
+func (s *sender) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
+// CloseNotify implements what the API server expects of a response of HTTP/2.
+func (s *sender) CloseNotify() <-chan bool {
+	if n, ok := s.ResponseWriter.(http.CloseNotifier); ok { //nolint:staticcheck // the API server asks for it
+		return n.CloseNotify()
+	}
+	return make(chan bool)
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (s *sender) WriteHeader(code int) {
+	if s.decided {
+		return
+	}
+	s.decided = true
+	h := s.Header()
+	kind := h.Get("Content-Type")
+	s.proto = object.IsProtoType(kind)
+	if s.slim = code == http.StatusOK && h.Get("Content-Encoding") == "" && (s.proto || strings.HasPrefix(kind, object.MediaJSON)); s.slim {
+		h.Set("Content-Encoding", encoding)
+		h.Del("Content-Length")
+	}
+	h.Del("Audit-Id") // different for each answer, and read by nobody
+	s.ResponseWriter.WriteHeader(code)
+	s.written = true
+}
+
+// Write implements http.ResponseWriter.
+func (s *sender) Write(p []byte) (int, error) {
+	s.WriteHeader(http.StatusOK)
+	if !s.slim {
+		s.written = true
+		return s.ResponseWriter.Write(p)
+	}
+	s.waiting = append(s.waiting, p...)
+	var err error
+	if s.watch && !s.raw {
+		err = s.events()
+	} else if s.raw || len(s.waiting) >= block {
+		err = s.send(s.waiting, false)
+		s.waiting = s.waiting[:0]
+	}
+	return len(p), err
+}
+
+// events sends those that are complete.
+func (s *sender) events() error {
+	for {
+		n := next(s.waiting, s.proto)
+		if n == 0 {
+			return nil
+		}
+		if n < 0 {
+			s.raw = true
+			rest := s.waiting
+			s.waiting = nil
+			return s.send(rest, false)
+		}
+		e, progress := slim(s.waiting[:n], s.proto)
+		if now := time.Now(); !progress || !now.Before(s.due) {
+			if progress {
+				s.due = now.Add(s.every)
+			}
+			if err := s.send(e, false); err != nil {
+				return err
+			}
+		}
+		if s.waiting = s.waiting[n:]; len(s.waiting) == 0 {
+			s.waiting = nil // events are rare, and their memory is free meanwhile
+		}
+	}
+}
+
+// send compresses and writes.
+func (s *sender) send(p []byte, last bool) error {
+	if err := flate.StatelessDeflate(s.ResponseWriter, p, last, s.before); err != nil {
+		return err
+	}
+	s.before = append(s.before, p...)
+	if more := len(s.before) - dictionary; more > 0 {
+		s.before = append(make([]byte, 0, dictionary), s.before[more:]...)
+	}
+	s.written = true
+	return nil
+}
+
+// Flush implements http.Flusher. What waits for its end stays.
+func (s *sender) Flush() {
+	s.WriteHeader(http.StatusOK)
+	if !s.written {
+		return
+	}
+	s.written = false
+	_ = http.NewResponseController(s.ResponseWriter).Flush() // the next write fails
+}
+
+// end sends what is left.
+func (s *sender) end() {
+	if s.slim && s.decided {
+		_ = s.send(s.waiting, true) // the client may be gone
+	}
+}
