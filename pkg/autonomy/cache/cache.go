@@ -92,7 +92,8 @@ func Open(cfg Config) (*Cache, error) {
 		}
 		s.floor = s.version
 		if c.store.Damaged() {
-			s.version, s.floor = 0, s.highest() // a deletion may be among what was lost: list anew
+			// An object or a deletion may be among what was lost: a list of the rest would tell the kubelet to end a pod.
+			s.version, s.floor, s.synced = 0, s.highest(), false
 		}
 	}
 	return c, nil

@@ -132,6 +132,34 @@ func TestLongOutage(t *testing.T) {
 	}
 }
 
+// TestViewsAreNotKept has the server answer with a table and with metadata only: neither is taken for the objects.
+func TestViewsAreNotKept(t *testing.T) {
+	p := cutOff(t, filepath.Join(t.TempDir(), "db"), 0)
+	list := func(body string) *cache.Scope {
+		r := httptest.NewRequest(http.MethodGet, "/api/v1/namespaces/default/configmaps", http.NoBody)
+		q, err := p.understand(r, identity.User{Asker: filter.Pod})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out := string(p.digest(q, object.MediaJSON, []byte(body))); out != body {
+			t.Errorf("%s became %s", body, out)
+		}
+		return p.cfg.Cache.Scope(cache.Key{Asker: filter.Pod, Resource: q.resource, Namespace: "default"}, false)
+	}
+	for _, body := range []string{
+		`{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"9"},"rows":[{"cells":["a"]}]}`,
+		`{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"9"},"items":[{"metadata":{"name":"a","namespace":"default"}}]}`,
+	} {
+		if s := list(body); s != nil {
+			t.Errorf("%s is kept: %d objects", body, s.Count())
+		}
+	}
+	s := list(`{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"9"},"items":[{"metadata":{"name":"a","namespace":"default","resourceVersion":"8"}}]}`)
+	if s == nil || !s.Synced() || s.Count() != 1 {
+		t.Error("the objects are not kept")
+	}
+}
+
 // TestOperatorIsTold checks what is said to somebody who wants to delete a pod on a node that is cut off.
 func TestOperatorIsTold(t *testing.T) {
 	p := cutOff(t, filepath.Join(t.TempDir(), "db"), 1)

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/kedge-io/kedge/pkg/autonomy/cache"
@@ -136,11 +138,10 @@ func (p *Proxy) inspect(q *question, resp *http.Response) error {
 		return nil
 	}
 	contentType := resp.Header.Get("Content-Type")
-	_, params, err := mime.ParseMediaType(contentType)
-	if err == nil && params["as"] == "Table" {
+	if strings.Contains(q.accept, "as=Table") {
 		p.learnTable(q, resp.Request)
 	}
-	if q.IsResourceRequest && (err != nil || params["as"] != "" || strings.Contains(q.accept, "as=") && q.Verb == "watch") {
+	if _, params, err := mime.ParseMediaType(contentType); q.IsResourceRequest && (err != nil || params["as"] != "" || strings.Contains(q.accept, "as=") && q.Verb == "watch") {
 		return nil
 	}
 	if q.Verb == "watch" {
@@ -173,7 +174,7 @@ func (p *Proxy) digest(q *question, contentType string, data []byte) []byte {
 		return data
 	case q.Verb == "get":
 		o, err := object.Read(contentType, data)
-		if err != nil {
+		if err != nil || isView(o.Kind) {
 			return data
 		}
 		if o.Version != 0 && len(data) <= maxRecorded {
@@ -182,7 +183,7 @@ func (p *Proxy) digest(q *question, contentType string, data []byte) []byte {
 		return p.filterOne(q, contentType, o, data)
 	}
 	l, err := object.ReadList(contentType, data)
-	if err != nil {
+	if err != nil || isView(l.Kind) {
 		return data
 	}
 	if q.user.Asker == filter.Pod && q.options.Continue == "" && l.Continue == "" && len(data) <= maxRecorded {
@@ -192,6 +193,9 @@ func (p *Proxy) digest(q *question, contentType string, data []byte) []byte {
 	}
 	return p.filterList(q, contentType, l, data)
 }
+
+// isView says whether an answer is a table or a part of what was asked for. The header of the answer does not tell.
+func isView(kind schema.GroupVersionKind) bool { return kind.Group == metav1.GroupName }
 
 // seenKey is the collection of single objects that an asker has read.
 func seenKey(q *question) cache.Key {
