@@ -255,7 +255,36 @@ func content(status any) map[string]any {
 	return out
 }
 
-// pace is how long a status of so many units waits for more changes: large ones are written seldom.
+// pace is how long a status of so many units waits for more changes.
 func pace(units int) time.Duration {
 	return 200*time.Millisecond + time.Duration(units)*2*time.Millisecond
+}
+
+// rhythm spaces the writes of one status. A large one, which is one object for all units, is written ever more seldom while changes go on, and
+// soon after a single change.
+type rhythm struct {
+	last  time.Time // when it was written, or about to be
+	burst int       // how many times shortly one after the other
+}
+
+// longest is how many times in a row the pause doubles.
+const longest = 4
+
+// next is when the status of so many units is to be written after a change now.
+func (r *rhythm) next(now time.Time, units int) time.Duration {
+	wait := pace(units)
+	if units > detailed {
+		wait = max(wait, r.last.Add(pace(units)<<r.burst).Sub(now))
+	}
+	return wait
+}
+
+// wrote notes a write.
+func (r *rhythm) wrote(now time.Time, units int) {
+	if now.Sub(r.last) < 2*pace(units)<<r.burst {
+		r.burst = min(r.burst+1, longest)
+	} else {
+		r.burst = 0
+	}
+	r.last = now
 }

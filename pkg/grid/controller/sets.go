@@ -40,6 +40,7 @@ type setState struct {
 	plan    placement.Plan    // the last one, for the status
 	status  map[string]any    // as last written
 	states  map[string]state  // of units, in it
+	rhythm  rhythm            // in which it is written
 	warned  string            // the last warning
 }
 
@@ -71,14 +72,17 @@ func (e *Engine) syncSet(ctx context.Context, k key) error {
 	}
 	live := e.live(set, obj.GetUID(), some, units)
 	plan := placement.Decide(set, units, live, some)
-	failed, wait := e.carryOut(ctx, set, obj, state, plan)
+	failed, failure := e.carryOut(ctx, set, obj, state, plan)
 	e.remember(k, state, plan, some)
 	e.tell(obj, state, plan, failed)
-	e.queue.AddAfter(key{task: taskStatus, kind: k.kind, namespace: k.namespace, name: k.name}, pace(count))
+	e.mu.Lock()
+	wait := state.rhythm.next(time.Now(), count)
+	e.mu.Unlock()
+	e.queue.AddAfter(key{task: taskStatus, kind: k.kind, namespace: k.namespace, name: k.name}, wait)
 	e.again(k, state)
 	if len(failed) > 0 {
 		e.dirty(k, slices.Collect(maps.Keys(failed)))
-		return fmt.Errorf("write workloads of %d units: %w", len(failed), wait)
+		return fmt.Errorf("write workloads of %d units: %w", len(failed), failure)
 	}
 	return nil
 }

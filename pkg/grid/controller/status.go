@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -51,6 +52,7 @@ func (e *Engine) syncStatus(ctx context.Context, k key) error {
 		return err
 	}
 	e.mu.Lock()
+	s.rhythm.wrote(time.Now(), len(units))
 	s.status, s.states = written, states
 	e.mu.Unlock()
 	return nil
