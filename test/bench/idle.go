@@ -274,7 +274,7 @@ func (g *gridBench) converge() error {
 // slowly asks seldom, because the answer is large, for half an hour at most.
 func (g *gridBench) slowly(what string, done func() error) (err error) {
 	for range 30 {
-		if err = g.every(time.Second, what, done); err == nil || g.ctx.Err() != nil {
+		if err = g.every(5*time.Second, what, done); err == nil || g.ctx.Err() != nil {
 			break
 		}
 	}
