@@ -12,8 +12,6 @@ import (
 	"github.com/kedge-io/kedge/pkg/rules"
 	"github.com/kedge-io/kedge/pkg/supervisor"
 	"github.com/kedge-io/kedge/pkg/twin"
-	"github.com/kedge-io/kedge/pkg/twin/mqtt"
-	"github.com/kedge-io/kedge/pkg/twin/mqtt/bridge"
 )
 
 // devices keeps the twins of the devices that hang on this node, and carries messages of its bus and its programs as rules say.
@@ -31,7 +29,7 @@ func (a *Agent) devices() (supervisor.Component, error) {
 	}
 	cfg := twin.NodeConfig{
 		Kubeconfig: a.certs.ControllerKubeconfig, NodeName: a.cfg.NodeName, Dir: filepath.Join(a.cfg.DataDir, "agent", "devices"),
-		Bus: bus(a.cfg.MQTT, mqtt.TLS{Cert: a.certs.ServingKubelet.Cert, Key: a.certs.ServingKubelet.Key}), Log: a.log,
+		Bus: bus(a.cfg.MQTT, twin.BusTLS{Cert: a.certs.ServingKubelet.Cert, Key: a.certs.ServingKubelet.Key}), Log: a.log,
 	}
 	if messages != nil {
 		cfg.Tap, parts = messages, append(parts, messages)
@@ -49,17 +47,17 @@ func (a *Agent) devices() (supervisor.Component, error) {
 }
 
 // bus is the message bus of the node; own is the node's certificate.
-func bus(m config.MQTT, own mqtt.TLS) twin.Bus {
+func bus(m config.MQTT, own twin.BusTLS) twin.Bus {
 	b := twin.Bus{
 		Off: m.Disable, Listen: m.Listen, Credentials: m.Credentials, Anonymous: m.Anonymous, TLS: own,
-		Limits: mqtt.Limits{Connections: m.MaxConnections, Packet: m.MaxPacket, Queue: m.MaxQueue},
+		Limits: twin.BusLimits{Connections: m.MaxConnections, Packet: m.MaxPacket, Queue: m.MaxQueue},
 	}
 	b.TLS.ClientCA = m.ClientCA
 	if m.Cert != "" {
 		b.TLS.Cert, b.TLS.Key = m.Cert, m.Key
 	}
 	if m.External != "" {
-		b.Existing = &bridge.Config{
+		b.Existing = &twin.ExistingBus{
 			Broker: m.External, Credentials: m.ExternalCredentials, CA: m.ExternalCA, Cert: m.ExternalCert, Key: m.ExternalKey, QoS: byte(m.ExternalQoS),
 		}
 	}

@@ -61,6 +61,13 @@ type NodeConfig struct {
 	Log *slog.Logger
 }
 
+// BusTLS, BusLimits and ExistingBus are parts of Bus.
+type (
+	BusTLS      = mqtt.TLS
+	BusLimits   = mqtt.Limits
+	ExistingBus = bridge.Config
+)
+
 // Bus says how the message bus of the node is.
 type Bus struct {
 	// Off leaves it out. Clients of an existing broker are served all the same.
@@ -71,10 +78,10 @@ type Bus struct {
 	Credentials string
 	// Anonymous lets clients on this machine in without a name.
 	Anonymous bool
-	TLS       mqtt.TLS
-	Limits    mqtt.Limits
+	TLS       BusTLS
+	Limits    BusLimits
 	// Existing is a broker that is there already; nil for none. Its Hub and Log are those of the node.
-	Existing *bridge.Config
+	Existing *ExistingBus
 }
 
 // Node is the component "devices". A part of it that fails is started again: the pods of a node do not depend on its devices.
@@ -83,8 +90,10 @@ type Node struct {
 	client dynamic.Interface
 	hub    *hub.Hub
 	bus    *mqtt.Broker
-	parts  []supervisor.Component
-	up     atomic.Bool
+	// existing is nil where there is none.
+	existing *bridge.Bridge
+	parts    []supervisor.Component
+	up       atomic.Bool
 }
 
 // NewNode reads what the node knew before; it starts nothing and connects nothing.
@@ -133,6 +142,7 @@ func (n *Node) openBus() error {
 	if err != nil {
 		return err
 	}
+	n.existing = existing
 	n.parts = append([]supervisor.Component{n.part("devices-existing-bus", existing.Run)}, n.parts...)
 	return nil
 }
@@ -144,8 +154,18 @@ func (n *Node) part(name string, run func(context.Context) error) supervisor.Com
 // BusFile is the file that says who may use the message bus of a node whose twins are in dir.
 func BusFile(dir string) *clients.File { return &clients.File{Path: filepath.Join(dir, "bus.json")} }
 
-// Publish gives a message to clients of the message bus.
-func (n *Node) Publish(topic string, payload []byte) error { return n.bus.Publish(topic, payload) }
+// Publish gives a message to clients of the message bus, and to those of an existing one. It fails when neither takes it.
+func (n *Node) Publish(topic string, payload []byte) error {
+	err := n.bus.Publish(topic, payload)
+	if n.existing != nil {
+		if other := n.existing.Publish(topic, payload); other == nil {
+			return nil
+		} else if err != nil {
+			err = other
+		}
+	}
+	return err
+}
 
 // Name implements supervisor.Component.
 func (*Node) Name() string { return "devices" }

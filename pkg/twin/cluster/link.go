@@ -68,12 +68,28 @@ func New(cfg Config) *Link {
 // Run works until ctx is done.
 func (l *Link) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	wg.Go(func() { l.watch(ctx, v1beta1.Models(), "", modelSink(l)) })
+	wg.Go(func() {
+		if l.awaitDevice(ctx) {
+			l.watch(ctx, v1beta1.Models(), "", modelSink(l))
+		}
+	})
 	wg.Go(func() { l.watch(ctx, v1beta1.Devices(), "spec.nodeName="+l.cfg.Hub.Node(), deviceSink(l)) })
 	wg.Go(func() { l.upload(ctx) })
 	newPublisher(l).run(ctx)
 	wg.Wait()
 	return nil
+}
+
+// awaitDevice waits for the first device: a node without any needs no models.
+func (l *Link) awaitDevice(ctx context.Context) bool {
+	changes := l.cfg.Hub.Subscribe(hub.Specification, true)
+	defer changes.Close()
+	for l.cfg.Hub.Len() == 0 {
+		if !changes.Await(ctx) {
+			return false
+		}
+	}
+	return true
 }
 
 // access waits until the kind is there and may be read: on the first start of a site both come after the API.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
@@ -54,6 +55,7 @@ type Config struct {
 type Bridge struct {
 	cfg  Config
 	pace time.Duration // first pause between attempts
+	open atomic.Pointer[session]
 
 	mu    sync.Mutex
 	known map[[32]byte]bool // sums of the last questions, over connections
@@ -148,6 +150,8 @@ func (b *Bridge) serve(ctx context.Context, connected func()) (up bool, err erro
 		return true, errors.Join(err, <-sent)
 	}
 	connected()
+	b.open.Store(s)
+	defer b.open.Store(nil)
 	s.desk.Announce(ctx, func() bool { return b.cfg.Hub.Len() > 0 })
 	stop()
 	err = <-sent

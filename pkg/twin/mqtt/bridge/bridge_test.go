@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -109,7 +110,8 @@ func newHub(t *testing.T) *hub.Hub {
 // node has two devices and a bridge.
 type node struct {
 	*existing
-	hub *hub.Hub
+	hub    *hub.Hub
+	bridge *Bridge
 }
 
 func newNode(t *testing.T, e *existing, cfg Config) *node {
@@ -121,7 +123,7 @@ func newNode(t *testing.T, e *existing, cfg Config) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.pace = 50 * time.Millisecond
+	b.pace, n.bridge = 50*time.Millisecond, b
 	n.device("d1", "100")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 2)
@@ -212,8 +214,12 @@ func TestClientsOfAnExistingBroker(t *testing.T) {
 	e.start()
 	c := e.client("$hw/events/#")
 	c.say(at+"twin/update", `{"event_id":"old","twin":{"speed":{"actual":{"value":"1"}}}}`, true) // retained: asked long ago
-	newNode(t, e, Config{Credentials: e.file("login", "kedge secret-kedge\n"), QoS: 1})
+	n := newNode(t, e, Config{Credentials: e.file("login", "kedge secret-kedge\n"), QoS: 1})
 	c.until(at+"twin/update/delta", `"delta":{"speed":"100"}`)
+	if err := n.bridge.Publish("$hw/events/from/a/rule", []byte("hello")); err != nil {
+		t.Error(err)
+	}
+	c.until("$hw/events/from/a/rule", "hello")
 	for _, id := range []string{"default/d1", "d1"} {
 		at := "$hw/events/device/" + id + "/"
 		c.say(at+"twin/get", `{"event_id":"g"}`, false)
@@ -256,6 +262,9 @@ func (c *client) drain() (lines []string) {
 func TestExistingBrokerIsAway(t *testing.T) {
 	e := newExisting(t)
 	n := newNode(t, e, Config{Credentials: e.file("login", "kedge secret-kedge\n"), QoS: 1})
+	if err := n.bridge.Publish("a", nil); !errors.Is(err, ErrAway) {
+		t.Errorf("a message to a broker that is away: %v", err)
+	}
 	e.start() // later than the bridge
 	c := e.client("$hw/events/device/default/#")
 	c.until(at+"twin/update/delta", `"delta":{"speed":"100"}`)

@@ -59,6 +59,18 @@ func (b *Bridge) again(m paho.Message) bool {
 	return false
 }
 
+// ErrAway says that the broker cannot be reached now.
+var ErrAway = errors.New("the existing message bus cannot be reached")
+
+// Publish gives a message to the clients of the broker; it is on its way when Publish returns. It fails with ErrAway while the broker cannot be reached.
+func (b *Bridge) Publish(topic string, payload []byte) error {
+	s := b.open.Load()
+	if s == nil {
+		return ErrAway
+	}
+	return s.put(topic, payload)
+}
+
 var errBehind = errors.New("the broker is behind: the message is left out")
 
 // put brings a message into the queue. Handlers of the library must not wait for the broker.

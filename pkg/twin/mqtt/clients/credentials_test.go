@@ -45,11 +45,36 @@ func TestCredentials(t *testing.T) {
 	if c, ok := s.Client("press-1", false); !ok || strings.Join(c.Devices, " ") != "default/oven-1 shop/oven-2" {
 		t.Errorf("%+v", c)
 	}
+	for text, want := range map[string]string{
+		"a\n": "line 1: client a has no password", "ok x\nb/c d": "line 2: client \"b/c\"", "a $7$1$x$y": "as mosquitto_passwd writes it",
+		"a $7$999999999$x$y": "the rounds of the digest", "a $6$$$$$": "not complete",
+	} {
+		write(text, 0o600)
+		if _, err := f.Load(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	write("a b\n", 0o644)
+	if _, err := f.Load(); err == nil || !strings.Contains(err.Error(), "chmod o-rwx") {
+		t.Errorf("a file that all may read: %v", err)
+	}
+}
+
+func TestAnonymous(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "credentials")
+	if err := os.WriteFile(path, []byte("press-1 sesame\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := &File{Path: filepath.Join(t.TempDir(), "bus.json"), Credentials: path}
+	s, err := f.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, ok := s.Authenticate("", "", true); ok {
 		t.Error("somebody without a name was let in")
 	}
 	f.Anonymous = true
-	if s, err = f.Load(); err != nil {
+	if s, err = f.Load(); err != nil || !s.Somebody() {
 		t.Fatal(err)
 	}
 	if _, ok := s.Authenticate("", "", false); ok {
@@ -60,19 +85,6 @@ func TestCredentials(t *testing.T) {
 	}
 	if _, ok := s.Authenticate("press-1", "x", true); ok {
 		t.Error("a wrong password was taken for none")
-	}
-	write("a b\n", 0o644)
-	if _, err := f.Load(); err == nil || !strings.Contains(err.Error(), "chmod o-rwx") {
-		t.Errorf("a file that all may read: %v", err)
-	}
-	for text, want := range map[string]string{
-		"a\n": "line 1: client a has no password", "ok x\nb/c d": "line 2: client \"b/c\"", "a $7$1$x$y": "as mosquitto_passwd writes it",
-		"a $7$999999999$x$y": "the rounds of the digest", "a $6$$$$$": "not complete",
-	} {
-		write(text, 0o600)
-		if _, err := f.Load(); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %v", text, err)
-		}
 	}
 }
 
