@@ -21,7 +21,7 @@ spec:
 `
 
 func TestTrafficStaysInsideTheUnit(t *testing.T) {
-	s := newScene(t)
+	s := newScene(t, false)
 	s.fixture("superedge-grids")
 	s.s1.Apply(open)
 	s.await("dg", "deploymentgrid-demo", "{.status.units} {.status.readyUnits}", "2 2")
@@ -36,8 +36,74 @@ func TestTrafficStaysInsideTheUnit(t *testing.T) {
 		t.Errorf("a node without a unit is answered by %v", got)
 	}
 	s.names()
+	s.empty()
 	s.newUnit(service)
 	s.cutOff(service)
+}
+
+// solo is a grid that leaves the number of replicas to others, with an address, a port of nodes and a headless name.
+const solo = `
+apiVersion: superedge.io/v1
+kind: DeploymentGrid
+metadata: {name: solo, namespace: default}
+spec:
+  gridUniqKey: zone
+  template:
+    selector: {matchLabels: {app: solo}}
+    template:
+      metadata: {labels: {app: solo}}
+      spec: {terminationGracePeriodSeconds: 1, containers: [{name: c, image: "nginx:1.7.9"}]}
+---
+apiVersion: superedge.io/v1
+kind: ServiceGrid
+metadata: {name: solo, namespace: default}
+spec: {gridUniqKey: zone, template: {type: NodePort, selector: {app: solo}, ports: [{port: 80, nodePort: 30081}]}}
+---
+apiVersion: superedge.io/v1
+kind: ServiceGrid
+metadata: {name: solo-head, namespace: default}
+spec: {gridUniqKey: zone, template: {clusterIP: None, selector: {app: solo}, ports: [{port: 80}]}}
+`
+
+// empty takes the last endpoint of a unit away: it refuses, and nobody else helps out. The number that somebody sets stays.
+func (s *scene) empty() {
+	s.Helper()
+	s.s1.Apply(solo)
+	s.await("dg", "solo", "{.status.units} {.status.readyUnits}", "2 2")
+	service := "http://" + s.get("service", "solo-svc", "{.spec.clusterIP}")
+	s.only(s.b1, service, "zone-2")
+	asker := s.pod("deploymentgrid-demo-zone-2")
+	name := func() string {
+		out, err := s.s1.Run("/opt/kedge/bin/kedge", "kubectl", "exec", asker, "--", "wget", "-q", "-O-", "http://solo-head-svc")
+		return fmt.Sprint(out, err)
+	}
+	s.lab.Await("the headless name", 2*time.Minute, func() error {
+		if got := name(); !strings.Contains(got, "solo-zone-2-") {
+			return fmt.Errorf("it says %q", got)
+		}
+		return nil
+	})
+	s.s1.Kubectl("scale", "deployment", "solo-zone-2", "--replicas=0")
+	for _, url := range []string{service, "http://" + s.b1.IP() + ":30081"} {
+		s.lab.Await(url+" to refuse on b1", 2*time.Minute, func() error {
+			if out, err := s.b1.Run("curl", "-s", "--max-time", "20", url); err == nil || !strings.Contains(err.Error(), "exit status 7") {
+				return fmt.Errorf("it says %q, %v", out, err)
+			}
+			return nil
+		})
+	}
+	s.lab.Await("the headless name without an address", 2*time.Minute, func() error {
+		if got := name(); !strings.Contains(got, "bad address") {
+			return fmt.Errorf("it says %q", got)
+		}
+		return nil
+	})
+	s.only(s.a1, service, "zone-1")
+	s.s1.Kubectl("annotate", "dg", "solo", "grid.kedge.io/paused=false") // the grid looks at all of it once more
+	s.await("dg", "solo", "{.status.readyUnits} {.status.readyReplicas}", "2 1")
+	if got := s.get("deployment", "solo-zone-2", "{.spec.replicas}"); got != "0" {
+		s.Errorf("somebody set 0 replicas, now there are %q", got)
+	}
 }
 
 // names uses the same name in both units.
@@ -96,7 +162,7 @@ func (s *scene) cutOff(service string) {
 }
 
 func TestFixtures(t *testing.T) {
-	s := newScene(t)
+	s := newScene(t, false)
 	s.fixture("superedge-canary")
 	s.fixture("tke-deploymentgrid")
 	s.fixture("tke-servicegrid")

@@ -12,15 +12,17 @@ import (
 	"github.com/kedge-io/kedge/test/lab"
 )
 
-// scene is a server in an office, a unit of two nodes in a mall, one of one node in a shop, and a node that belongs nowhere yet.
+// scene is a server in an office, a unit of two nodes in a mall, one of one node in a shop, and a node that belongs nowhere yet. A large
+// one has two nodes each of these three places.
 type scene struct {
 	*testing.T
 	lab                *lab.Lab
 	s1, a1, a2, b1, c1 *lab.Node
+	b2, c2             *lab.Node // of a large scene
 	mall               *lab.Site
 }
 
-func newScene(t *testing.T) *scene {
+func newScene(t *testing.T, large bool) *scene {
 	t.Helper()
 	l := lab.New(t)
 	s := &scene{T: t, lab: l, mall: l.AddSite("mall")}
@@ -39,6 +41,10 @@ func newScene(t *testing.T) *scene {
 	s.a1, s.a2 = agent(s.mall, "a1", "--node-label", "zone=zone-1"), agent(s.mall, "a2", "--node-label", "zone=zone-1")
 	s.b1, s.c1 = agent(shop, "b1", "--node-label", "zone=zone-2"), agent(office, "c1")
 	s.s1.AwaitNodes("s1", "a1", "a2", "b1", "c1")
+	if large {
+		s.b2, s.c2 = agent(shop, "b2", "--node-label", "zone=zone-2"), agent(office, "c2")
+		s.s1.AwaitNodes("b2", "c2")
+	}
 	return s
 }
 
