@@ -25,8 +25,12 @@ import (
 	"github.com/kedge-io/kedge/pkg/kube"
 )
 
-// again is how long to wait for the kinds to go before looking once more.
-const again = 2 * time.Second
+// soon and late are how long to wait for grids to go before looking once more: first, and when they stay because somebody else's
+// controllers serve the kinds.
+const (
+	soon = 2 * time.Second
+	late = 10 * time.Minute
+)
 
 // leave removes, once, what grids made in a cluster where they were switched off: workloads and Services whose grid is gone with its kind,
 // which the garbage collector of Kubernetes keeps when it meets a kind that it does not know, and the marks of units on nodes.
@@ -51,7 +55,7 @@ func newLeave(cfg *rest.Config, log *slog.Logger) (*leave, error) {
 
 // run removes what is left and then waits for ctx. While grids are still there it waits for them to go.
 func (l *leave) run(ctx context.Context) error {
-	for ctx.Err() == nil {
+	for pause := soon; ctx.Err() == nil; pause = min(2*pause, late) {
 		waits, err := l.once(ctx)
 		if err == nil && !waits {
 			<-ctx.Done()
@@ -62,7 +66,7 @@ func (l *leave) run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(again):
+		case <-time.After(pause):
 		}
 	}
 	return nil

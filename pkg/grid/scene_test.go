@@ -38,7 +38,7 @@ type scene struct {
 // newScene applies the definitions itself: the packaged grid is off, so that its controllers are not in the way of ours.
 func newScene(t *testing.T) *scene {
 	t.Helper()
-	kubeconfig := plane.Start(t, "--disable", "grid").Kubeconfig
+	kubeconfig := plane.Start(t, "--disable", "grid", "--kube-controller-manager-arg", "horizontal-pod-autoscaler-sync-period=1s").Kubeconfig
 	cfg, err := kube.Config(kubeconfig, "test")
 	if err != nil {
 		t.Fatal(err)
