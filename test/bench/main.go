@@ -39,6 +39,7 @@ func steps() []step {
 		{"start", (*bench).starts},
 		{"idle", (*bench).idleSite},
 		{"agent", (*bench).agent},
+		{"offline-reboot", (*bench).offlineReboot},
 		{"pods", (*bench).podStarts},
 		{"api", (*bench).apiWrites},
 		{"addons", (*bench).addons},

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/kedge-io/kedge/test/lab"
+	"github.com/kedge-io/kedge/test/workload"
 )
 
 // starts measures cold starts on empty directories and restarts after a kill.
@@ -168,4 +171,80 @@ func (b *bench) killGap(n *lab.Node) (time.Duration, error) {
 		return 0, err
 	}
 	return time.Since(begin), nil
+}
+
+// offlineReboot measures how long a node that is cut off needs, after everything in it has died, from the start of kedge to ten ready pods.
+func (b *bench) offlineReboot() error {
+	l := lab.New(b.tb)
+	server := l.AddSite("bench").AddNode("server", lab.Server())
+	farm := l.AddSiteBehindNAT("farm")
+	server.Start()
+	server.AwaitReady()
+	n := farm.AddNode("node", lab.Agent("--server", server.URL(), "--token", server.Exec("cat", "/var/lib/kedge/server/agent-token")))
+	n.AddBusybox()
+	n.Start()
+	server.AwaitNodes("node")
+	server.Apply(workload.Manifest("node", "/opt/kedge/bin/kedge"))
+	pods, err := b.localPods(n, nil)
+	if err != nil {
+		return err
+	}
+	var state struct{ Prepared bool }
+	if err := b.every(time.Second, "roles and keys", func() error {
+		data, err := b.askNode(n, "/kedge/state")
+		if err == nil && (json.Unmarshal(data, &state) != nil || !state.Prepared) {
+			err = errors.New("not yet")
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	farm.Uplink().Cut()
+	var took []time.Duration
+	for range b.opt.runs {
+		n.Reboot()
+		begin := time.Now()
+		n.Start()
+		if pods, err = b.localPods(n, pods); err != nil {
+			return err
+		}
+		took = append(took, time.Since(begin))
+	}
+	b.report.add(row{"offline reboot, 10 pods ready", percentile(took, 50).Seconds(), "s", "20; 8",
+		fmt.Sprintf("median of %d, from the start of kedge on a node without its server", b.opt.runs)})
+	return nil
+}
+
+// localPods waits until all pods are ready as the node itself sees it, in other containers than those of before.
+func (b *bench) localPods(n *lab.Node, before map[string]corev1.Pod) (pods map[string]corev1.Pod, err error) {
+	err = b.every(20*time.Millisecond, "pods of the node", func() error {
+		data, err := b.askNode(n, "/api/v1/namespaces/default/pods")
+		if err != nil {
+			return err
+		}
+		if pods, err = workload.Read(data); err != nil {
+			return err
+		}
+		return workload.AllReady(pods, before)
+	})
+	return pods, err
+}
+
+// askNode reads from the plain port of a node.
+func (b *bench) askNode(n *lab.Node, path string) ([]byte, error) {
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: n.Dial, DisableKeepAlives: true}}
+	req, err := http.NewRequestWithContext(b.ctx, http.MethodGet, "http://127.0.0.1:10550"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errors.New(resp.Status)
+	}
+	return data, err
 }

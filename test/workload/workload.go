@@ -56,6 +56,7 @@ func Checks(pods map[string]corev1.Pod) []Check {
 		exec("the volume", Kept, "client-0", "cat", "/data/file"),
 		exec("a ConfigMap and a Secret", "blue hush", PodOf(pods, "material"), "sh", "-c", "echo $(cat /config/color) $(cat /secret/word) $WORD"),
 		exec("a client with its own token", "configmap/settings", PodOf(pods, "reader"), inPod, "kubectl", "get", "configmaps", "-o", "name"),
+		exec("a table", "reader", PodOf(pods, "reader"), inPod, "kubectl", "get", "serviceaccounts"),
 		{"logs", "hello", []string{"logs", "client-0"}},
 	}
 }

@@ -146,10 +146,11 @@ func TestNodeWorksWhileCutOff(t *testing.T) {
 	s.a1.AwaitKedge(2 * time.Minute)
 	s.works()
 	s.unchanged(before, s.awaitPods(time.Minute, nil), true)
-	if out, err := s.local("delete", "pod", "client-0"); err == nil || !strings.Contains(err.Error(), "offline") {
+	if out, err := s.local("delete", "pod", "client-0"); err == nil || !strings.Contains(err.Error(), "kedge crictl stopp") {
 		t.Errorf("a change while cut off: %q, %v", out, err)
 	}
 
+	s.restartPod(before)
 	s.a1.Reboot()
 	begin := time.Now()
 	s.a1.Start()
@@ -158,6 +159,7 @@ func TestNodeWorksWhileCutOff(t *testing.T) {
 	s.unchanged(before, after, false)
 	s.works()
 	s.reconnect(uplink, after)
+	s.torture(uplink, after)
 }
 
 // reconnect heals the link and compares what the server knows then.

@@ -24,12 +24,7 @@ func TestNeighbours(t *testing.T) {
 	s.stays(before)
 
 	t.Log("the farm's line comes and goes, and then stays away")
-	for range 2 {
-		s.farm.Uplink().Cut()
-		s.stays(before)
-		s.farm.Uplink().Heal()
-		s.stays(before)
-	}
+	s.flap(before)
 	s.farm.Uplink().Cut()
 	s.stands("Lost", "a1", "a2", "a3")
 	s.stays(before)
