@@ -74,7 +74,7 @@ func (e *Engine) syncSet(ctx context.Context, k key) error {
 	plan := placement.Decide(set, units, live, some)
 	failed, failure := e.carryOut(ctx, set, obj, state, plan)
 	e.remember(k, state, plan, some)
-	e.tell(obj, state, plan, failed)
+	e.tell(obj, state, set, plan, failed)
 	e.mu.Lock()
 	wait := state.rhythm.next(time.Now(), count)
 	e.mu.Unlock()
@@ -213,7 +213,7 @@ func (e *Engine) carryOut(ctx context.Context, set *placement.Set, obj *unstruct
 		})
 	}
 	for _, name := range p.Delete {
-		run(strings.TrimPrefix(name, set.Name+"-"), func() error { return e.remove(ctx, set, obj.GetUID(), name) })
+		run(unitIn(set, name), func() error { return e.remove(ctx, set, obj.GetUID(), name) })
 	}
 	for _, unit := range slices.Concat(p.Create, p.Update, p.Verify) {
 		create := slices.Contains(p.Create, unit)
@@ -239,12 +239,19 @@ func (e *Engine) remember(k key, s *setState, p placement.Plan, some []string) {
 	maps.Copy(s.plan.Held, p.Held)
 }
 
+// unitIn is the unit in the name of a workload of a set.
+func unitIn(set *placement.Set, name string) string { return strings.TrimPrefix(name, set.Name+"-") }
+
 // tell makes Events of what was done.
-func (e *Engine) tell(obj *unstructured.Unstructured, s *setState, p placement.Plan, failed map[string]bool) {
+func (e *Engine) tell(obj *unstructured.Unstructured, s *setState, set *placement.Set, p placement.Plan, failed map[string]bool) {
 	e.mu.Lock()
 	refused := maps.Clone(s.refused)
 	e.mu.Unlock()
-	for reason, units := range map[string][]string{"Created": p.Create, "Updated": p.Update, "Deleted": p.Delete} {
+	gone := make([]string, len(p.Delete))
+	for i, name := range p.Delete {
+		gone[i] = unitIn(set, name)
+	}
+	for reason, units := range map[string][]string{"Created": p.Create, "Updated": p.Update, "Deleted": gone} {
 		var done []string
 		for _, u := range units {
 			if !failed[u] && refused[u] == "" {
@@ -252,7 +259,7 @@ func (e *Engine) tell(obj *unstructured.Unstructured, s *setState, p placement.P
 			}
 		}
 		if len(done) > 0 {
-			e.events.Event(obj, corev1.EventTypeNormal, reason, fmt.Sprintf("%s workloads of %d units: %s", strings.ToLower(reason), len(done), report.Few(done)))
+			e.events.Event(obj, corev1.EventTypeNormal, reason, fmt.Sprintf("%s workloads of %s: %s", strings.ToLower(reason), report.Units(len(done)), report.Few(done)))
 		}
 	}
 	problems := maps.Clone(p.Problems)

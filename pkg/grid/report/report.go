@@ -32,7 +32,7 @@ func (r Report) progress() (bool, string, string) {
 	}{{"UnitFailed", r.Problems}, {"Waiting", r.Held}} {
 		if len(of.units) > 0 {
 			unit := slices.Min(slices.Collect(maps.Keys(of.units)))
-			return of.reason == "Waiting" && r.Sum.Waiting == "", of.reason, fmt.Sprintf("%d units, first %s: %s", len(of.units), unit, of.units[unit])
+			return of.reason == "Waiting" && r.Sum.Waiting == "", of.reason, fmt.Sprintf("%s, first %s: %s", Units(len(of.units)), unit, of.units[unit])
 		}
 	}
 	switch {
@@ -91,4 +91,12 @@ func Few(names []string) string {
 		return strings.Join(names, ", ")
 	}
 	return strings.Join(names[:most], ", ") + ", …"
+}
+
+// Units is a number of units in words.
+func Units(n int) string {
+	if n == 1 {
+		return "1 unit"
+	}
+	return fmt.Sprintf("%d units", n)
 }
