@@ -47,6 +47,9 @@ func (p *program) busCommands() []*cli.Command {
 				if err != nil {
 					return err
 				}
+				if fixed := installed().MQTT.Listen; len(fixed) > 0 {
+					return fmt.Errorf("the configuration says where the bus listens: mqtt-listen: %s", strings.Join(fixed, ", "))
+				}
 				return file.Listen(c.Args().First())
 			},
 		},
@@ -89,18 +92,23 @@ func (p *program) listBus() error {
 	if os.Geteuid() != 0 {
 		return errors.New("only root may do this: use sudo")
 	}
-	settings, err := twin.BusFile(busDir()).Load()
+	file, mqtt := twin.BusFile(busDir()), installed().MQTT
+	file.Addresses, file.Credentials, file.Anonymous = mqtt.Listen, mqtt.Credentials, mqtt.Anonymous
+	settings, err := file.Load()
 	if err != nil {
 		return err
 	}
 	w := tabwriter.NewWriter(p.out, 0, 0, 3, ' ', 0)
 	fmt.Fprintf(w, "CLIENT\tDEVICES\t(listens on %s)\n", strings.Join(settings.Addresses(), ", "))
-	for _, c := range settings.Clients {
+	for _, c := range settings.All() {
 		devices := strings.Join(c.Devices, ", ")
 		if devices == "" {
 			devices = "all"
 		}
 		fmt.Fprintf(w, "%s\t%s\n", c.Name, devices)
+	}
+	if mqtt.Anonymous {
+		fmt.Fprintln(w, "(anybody on this machine)\tall")
 	}
 	return w.Flush()
 }

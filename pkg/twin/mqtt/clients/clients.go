@@ -61,6 +61,9 @@ func (s Settings) Addresses() []string {
 	return []string{DefaultListen}
 }
 
+// All are the clients that the operator added on the node, then those of the credentials file.
+func (s Settings) All() []Client { return slices.Concat(s.Clients, s.listed) }
+
 // Somebody says whether anybody may connect.
 func (s Settings) Somebody() bool { return len(s.Clients) > 0 || len(s.listed) > 0 || s.anonymous }
 
