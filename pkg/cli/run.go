@@ -2,10 +2,13 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	"github.com/kedge-io/kedge/pkg/config"
+	"github.com/kedge-io/kedge/pkg/server"
 	"github.com/kedge-io/kedge/pkg/status"
 	"github.com/kedge-io/kedge/pkg/supervisor"
 )
@@ -16,11 +19,27 @@ const slowestStart = 5 * time.Minute
 
 // runServer runs the parts of a server until ctx is done.
 func (p *program) runServer(ctx context.Context, cfg config.Server, log *slog.Logger) error {
+	if cfg.ClusterReset {
+		return p.resetCluster(ctx, cfg, log)
+	}
 	parts, err := site(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
 	return p.supervise(ctx, "server", log, parts)
+}
+
+// resetCluster leaves this server alone in its datastore.
+func (p *program) resetCluster(ctx context.Context, cfg config.Server, log *slog.Logger) error {
+	if err := completeAddresses(&cfg); err != nil {
+		return err
+	}
+	if err := server.Reset(ctx, cfg, log); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(p.out, "this server is alone now: start kedge without --cluster-reset. On the others, remove %s before they join again.\n",
+		filepath.Join(cfg.DataDir, "server", "db", "etcd"))
+	return err
 }
 
 // supervise runs the parts behind the status socket, and tells systemd when they are ready and when they stop.

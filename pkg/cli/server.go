@@ -16,6 +16,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/certs"
 	"github.com/kedge-io/kedge/pkg/check"
 	"github.com/kedge-io/kedge/pkg/config"
+	"github.com/kedge-io/kedge/pkg/join"
 	"github.com/kedge-io/kedge/pkg/logs"
 	"github.com/kedge-io/kedge/pkg/version"
 )
@@ -30,6 +31,11 @@ func (p *program) serverCommand() *cli.Command {
 			cfg, err := config.LoadServer(sources(c, settings))
 			if err != nil {
 				return err
+			}
+			for _, url := range cfg.Servers {
+				if err := join.CheckURL(url); err != nil {
+					return err
+				}
 			}
 			return p.start(cfg.Log, serverChecks(cfg), func(ctx context.Context, log *slog.Logger) error {
 				return p.runServer(ctx, cfg, log)

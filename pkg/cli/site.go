@@ -21,7 +21,7 @@ func site(ctx context.Context, cfg config.Server, log *slog.Logger) ([]superviso
 	if err := completeAddresses(&cfg); err != nil {
 		return nil, err
 	}
-	s, err := server.New(cfg, log)
+	s, err := server.New(ctx, cfg, log)
 	if err != nil {
 		return nil, err
 	}
@@ -51,6 +51,14 @@ func site(ctx context.Context, cfg config.Server, log *slog.Logger) ([]superviso
 		if err != nil {
 			return nil, err
 		}
+		if s.Several() {
+			tunnels, err := a.Tunnels(s.OwnURL())
+			if err != nil {
+				return nil, err
+			}
+			node = append(node, tunnels...)
+			s.WhenLed(a.ReclaimVolumes)
+		}
 		base, rest, renew = append(base, a.NodeAPI(), runtime), append(rest, node...), append(renew, a.Certs())
 	}
 	renewer, err := certs.NewRenewer(certs.RenewerConfig{DataDir: cfg.DataDir, Sets: renew, Log: log})
@@ -69,7 +77,7 @@ func site(ctx context.Context, cfg config.Server, log *slog.Logger) ([]superviso
 func kubeletLast(parts []supervisor.Component) []supervisor.Component {
 	var chain, rest []supervisor.Component
 	for _, p := range parts { // controllers come before the node's parts
-		if p.Name() == "controller-manager" || p.Name() == "kubelet" {
+		if p.Name() == "controller-manager" || p.Name() == "controllers" || p.Name() == "kubelet" {
 			chain = append(chain, p)
 		} else {
 			rest = append(rest, p)

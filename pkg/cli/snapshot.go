@@ -54,7 +54,7 @@ root.`,
 		&cli.Command{
 			Name: "restore", Usage: "go back to a snapshot", ArgsUsage: "NAME", Flags: []cli.Flag{&cli.BoolFlag{Name: "files"}},
 			Action: func(c *cli.Context) error {
-				return p.withStore(func(cfg datastore.Config) error { return p.restoreSnapshot(c, cfg) })
+				return p.withStore(func(datastore.Config) error { return p.restoreSnapshot(c) })
 			},
 		})
 	c.Aliases = []string{"etcd-snapshot"}
@@ -131,7 +131,7 @@ func deleteSnapshots(cfg datastore.Config, names []string) error {
 	return failed
 }
 
-func (p *program) restoreSnapshot(c *cli.Context, cfg datastore.Config) error {
+func (p *program) restoreSnapshot(c *cli.Context) error {
 	args := c.Args().Slice()
 	files := c.Bool("files")
 	if len(args) == 2 && strings.TrimLeft(args[1], "-") == "files" { // flags may follow the name
@@ -144,7 +144,11 @@ func (p *program) restoreSnapshot(c *cli.Context, cfg datastore.Config) error {
 	if err != nil {
 		return err
 	}
-	info, err := datastore.RestoreSnapshot(cfg, args[0], files)
+	settings := installed()
+	if err = completeAddresses(&settings); err != nil {
+		return errors.Join(err, unlock())
+	}
+	info, err := server.RestoreSnapshot(settings, args[0], files)
 	if err = errors.Join(err, unlock()); err != nil {
 		return err
 	}

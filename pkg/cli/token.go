@@ -18,6 +18,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/config"
 	"github.com/kedge-io/kedge/pkg/join"
 	"github.com/kedge-io/kedge/pkg/kube"
+	"github.com/kedge-io/kedge/pkg/server"
 )
 
 // apiTimeout bounds a command that asks the API server of this machine.
@@ -56,7 +57,7 @@ Commands about tokens run on a server, as root.`,
 			Name: "rotate", Usage: "replace the server's token",
 			Flags: []cli.Flag{&cli.BoolFlag{Name: "agent"}, &cli.StringFlag{Name: "new-token"}},
 			Action: func(c *cli.Context) error {
-				return p.rotateToken(installed(), c.Bool("agent"), c.String("new-token"))
+				return p.rotateToken(c.Context, installed(), c.Bool("agent"), c.String("new-token"))
 			},
 		})
 }
@@ -188,8 +189,8 @@ func (p *program) deleteTokens(ctx context.Context, ids []string) error {
 	return failed
 }
 
-// rotateToken needs no API server: the token files are what counts.
-func (p *program) rotateToken(cfg config.Server, agent bool, secret string) error {
+// rotateToken needs no API server: the token files are what counts, and in a datastore that servers share what the token seals.
+func (p *program) rotateToken(ctx context.Context, cfg config.Server, agent bool, secret string) error {
 	setting, fixed := "token", cfg.Token != "" || cfg.TokenFile != ""
 	if agent {
 		setting, fixed = "agent-token", cfg.AgentToken != "" || cfg.AgentTokenFile != ""
@@ -203,6 +204,11 @@ func (p *program) rotateToken(cfg config.Server, agent bool, secret string) erro
 	}
 	if err != nil {
 		return err
+	}
+	if !agent {
+		if err := server.Reseal(ctx, cfg); err != nil {
+			return fmt.Errorf("the token is rotated, but not what servers share in the datastore: repeat the command with --new-token %s: %w", rotated.Secret, err)
+		}
 	}
 	_, err = fmt.Fprintln(p.out, rotated)
 	return err

@@ -82,6 +82,9 @@ func joinSettings() []Setting {
 func clusterSettings() []Setting {
 	const group = "Several servers"
 	return []Setting{
+		{Name: "server", Short: "s", Group: group, Value: "URL", Env: env("URL"), Repeat: true, Server: true,
+			Usage: "A server that was started with --cluster-init, as https://10.0.0.1:6443, which this one joins with its server token.",
+			bind:  commas(func(s *Server) *[]string { return &s.Servers })},
 		{Name: "cluster-init", Group: group, Env: env("CLUSTER_INIT"), Server: true,
 			Usage: "Keep the data in an etcd of this server, which further servers join; data in SQLite moves there.",
 			bind:  yesNo(func(s *Server) *bool { return &s.ClusterInit })},
@@ -358,10 +361,8 @@ func busSettings() []Setting {
 
 // unbuiltSettings are settings that users of the family know and that kedge must refuse, not ignore.
 func unbuiltSettings() []Setting {
-	const servers = "several servers are not built yet"
 	const runtime = "kedge has its own containerd and works with no other runtime"
 	return []Setting{
-		{Name: "server", Short: "s", Value: "URL", Env: env("URL"), Server: true, bind: unbuilt(servers)},
 		{Name: "secrets-encryption", bind: unbuilt("encryption of Secrets at rest is not built yet")},
 		{Name: "advertise-port", Value: "PORT", Server: true, bind: unbuilt("the advertised port is https-listen-port")},
 		{Name: "docker", bind: unbuilt(runtime)},

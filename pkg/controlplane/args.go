@@ -47,10 +47,10 @@ type Config struct {
 func apiServerArgs(c Config) []string {
 	f := c.Files
 	reconciler := "lease"
-	gates := ""
+	gates := "UnknownVersionInteroperabilityProxy=false" // all servers are of about the same version
 	if c.SingleServer {
 		reconciler = "master-count"
-		gates = "UnknownVersionInteroperabilityProxy=false,APIServerIdentity=false"
+		gates += ",APIServerIdentity=false"
 	}
 	issuer := "https://kubernetes.default.svc." + c.ClusterDomain
 	args := []string{
@@ -90,9 +90,7 @@ func apiServerArgs(c Config) []string {
 		"--tls-cert-file=" + f.ServingCert,
 		"--tls-private-key-file=" + f.ServingKey,
 	}
-	if gates != "" {
-		args = append(args, "--feature-gates="+gates)
-	}
+	args = append(args, "--feature-gates="+gates)
 	if c.EtcdCAFile != "" {
 		args = append(args, "--etcd-cafile="+c.EtcdCAFile)
 	}
@@ -124,7 +122,7 @@ func controllerManagerArgs(c Config) []string {
 		"--kube-api-burst=300",
 		"--kube-api-qps=100",
 		"--kubeconfig=" + f.ControllerKubeconfig,
-		"--leader-elect=" + strconv.FormatBool(!c.SingleServer),
+		"--leader-elect=false", // of several servers, kedge runs it on one: by itself it would end the process when it stops
 		// Nodes speak up every 40 s, and one ping may be late.
 		"--node-monitor-grace-period=60s",
 		"--profiling=false",
@@ -144,7 +142,7 @@ func schedulerArgs(c Config) []string {
 		"--authorization-kubeconfig=" + k,
 		"--bind-address=127.0.0.1",
 		"--kubeconfig=" + k,
-		"--leader-elect=" + strconv.FormatBool(!c.SingleServer),
+		"--leader-elect=false",
 		"--profiling=false",
 	}
 	return append(args, userArgs(c.SchedulerArgs)...)

@@ -16,7 +16,7 @@ type ControllerManager struct {
 }
 
 // aController is part of a line of the health report that is there when all controllers have been made, which
-// without election of a leader is soon; a server that is not the leader makes none.
+// without election of a leader is soon.
 const aController = "-controller ok"
 
 // NewControllerManager parses and checks the arguments of kube-controller-manager; it starts nothing.

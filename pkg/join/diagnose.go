@@ -122,7 +122,10 @@ func explainTime(cert *x509.Certificate, f facts) string {
 // explainAnswer is explain for what a server, or something in its place, answered.
 func explainAnswer(a *answer, f facts) *Problem {
 	p := &Problem{Err: a, Permanent: true, retryAfter: a.retryAfter}
-	const newToken = "sudo cat /var/lib/kedge/server/agent-token"
+	newToken := "sudo cat /var/lib/kedge/server/agent-token"
+	if f.token.User == userServer {
+		newToken = "sudo cat /var/lib/kedge/server/token"
+	}
 	switch a.refusal.Code {
 	case codeTokenWrong:
 		p.Line = fmt.Sprintf("%s refuses the token: compare it with that of the server (%s)", f.server, newToken)
@@ -140,6 +143,10 @@ func explainAnswer(a *answer, f facts) *Problem {
 	case codeNameTaken:
 		p.Line = fmt.Sprintf("node name %s belongs to another machine: if this machine takes its place, run kedge node readopt %s on the server; "+
 			"else give this one another --node-name", f.node, f.node)
+	case codeServerToken:
+		p.Line = fmt.Sprintf("%s lets servers join with the server token only, and this is another: set --token to that of the server (sudo cat /var/lib/kedge/server/token)", f.server)
+	case codeAlone:
+		p.Line = fmt.Sprintf("the server at %s keeps its data in SQLite, which is for one server: restart it with --cluster-init, and start this one again", f.server)
 	case codeBusy, codeNotReady:
 		p.Permanent = false
 		p.Line = fmt.Sprintf("the server at %s is not ready yet: %s", f.server, a.refusal.Message)

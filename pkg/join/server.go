@@ -47,6 +47,8 @@ type ServerConfig struct {
 	LocalNode string
 	// Settings returns what the cluster's nodes need to know, as JSON.
 	Settings func() ([]byte, error)
+	// Several is what further servers are told; nil on a server that keeps its data for itself.
+	Several *Several
 	// Ready says why nodes should not start yet, or nil.
 	Ready func(context.Context) error
 	Log   *slog.Logger
@@ -110,6 +112,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "POST " + pathCertificate:
 		body, fail = s.post(w, r)
 		content = "application/x-pem-file"
+	case "GET " + pathMaterial:
+		body, fail = s.limited(s.writes, r, s.material)
+	case "POST " + pathMember:
+		body, fail = s.member(w, r)
 	default:
 		fail = refuse(http.StatusNotFound, codeRequest, "kedge serves nothing at %s %.100s", r.Method, r.URL.Path)
 	}
@@ -223,18 +229,25 @@ func (s *Server) settings(r *http.Request) ([]byte, *failure) {
 
 // post reads the request for a certificate before it takes a slot, so that slow senders hold up nobody.
 func (s *Server) post(w http.ResponseWriter, r *http.Request) ([]byte, *failure) {
+	var request certificateRequest
+	if fail := readBody(w, r, &request); fail != nil {
+		return nil, fail
+	}
+	return s.limited(s.writes, r, func(r *http.Request) ([]byte, *failure) { return s.certify(r, request) })
+}
+
+func readBody(w http.ResponseWriter, r *http.Request, into any) *failure {
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(bodyTime)) // not every transport has one; the size is bounded anyway
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
 	_ = control.SetReadDeadline(time.Time{})
 	if err != nil {
-		return nil, refuse(http.StatusBadRequest, codeRequest, "request of at most %d bytes within %s: %v", maxRequest, bodyTime, err)
+		return refuse(http.StatusBadRequest, codeRequest, "request of at most %d bytes within %s: %v", maxRequest, bodyTime, err)
 	}
-	var request certificateRequest
-	if err := json.Unmarshal(data, &request); err != nil {
-		return nil, refuse(http.StatusBadRequest, codeRequest, "request is not understood: %v", err)
+	if err := json.Unmarshal(data, into); err != nil {
+		return refuse(http.StatusBadRequest, codeRequest, "request is not understood: %v", err)
 	}
-	return s.limited(s.writes, r, func(r *http.Request) ([]byte, *failure) { return s.certify(r, request) })
+	return nil
 }
 
 // certify signs for a node: one that shows a token or its own certificate, and that proved in the TLS handshake that it holds

@@ -19,6 +19,7 @@ import (
 type Kubelet struct {
 	server *options.KubeletServer
 	client *http.Client
+	csi    *csiHost
 }
 
 // New checks cfg and makes the kubelet's directories; it starts nothing.
@@ -32,7 +33,7 @@ func New(cfg Config) (*Kubelet, error) {
 			return nil, fmt.Errorf("make kubelet directory: %w", err)
 		}
 	}
-	return &Kubelet{server: s, client: &http.Client{Timeout: 3 * time.Second}}, nil
+	return &Kubelet{server: s, client: &http.Client{Timeout: 3 * time.Second}, csi: &csiHost{}}, nil
 }
 
 // Name implements supervisor.Component.
@@ -44,11 +45,16 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make dependencies: %w", err)
 	}
+	deps.VolumePlugins = k.csi.watch(deps.VolumePlugins)
 	if err := kubeletapp.Run(ctx, k.server, deps, utilfeature.DefaultFeatureGate); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil
 }
+
+// ReclaimVolumes makes the CSI volume plugin the kubelet's again, after controllers of the same process have been made: both set the same
+// variable of Kubernetes, and with that of the controllers no driver can register on this node.
+func (k *Kubelet) ReclaimVolumes() error { return k.csi.reclaim() }
 
 // Ready implements supervisor.Component: the kubelet's own health endpoint answers ok.
 func (k *Kubelet) Ready(ctx context.Context) error {

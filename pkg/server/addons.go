@@ -45,7 +45,7 @@ func (s *Server) localAPIs() ([]controlplane.LocalAPI, error) {
 func (s *Server) addonParts() ([]supervisor.Component, error) {
 	var parts []supervisor.Component
 	if !s.cfg.Disabled("helm") {
-		c, err := helm.New(helm.Config{Kubeconfig: s.certs.SupervisorKubeconfig, Server: s.cfg.NodeName, Single: s.single, Log: s.log})
+		c, err := helm.New(helm.Config{Kubeconfig: s.certs.SupervisorKubeconfig, Server: s.cfg.NodeName, Single: true, Log: s.log}) // where it runs it is the only one
 		if err != nil {
 			return nil, fmt.Errorf("prepare helm: %w", err)
 		}
@@ -57,6 +57,15 @@ func (s *Server) addonParts() ([]supervisor.Component, error) {
 	if s.grid != nil {
 		parts = append(parts, s.grid)
 	}
+	a, err := s.addons()
+	if err != nil {
+		return nil, err
+	}
+	return append(parts, a), nil
+}
+
+// withIngress adds the way of HTTP into the cluster, which every server has.
+func (s *Server) withIngress(parts []supervisor.Component) ([]supervisor.Component, error) {
 	if !s.cfg.Disabled("ingress") && s.localNode() != "" { // pods are reached through the pod network of a node
 		const ssh = 22
 		c, err := ingress.New(ingress.Config{Kubeconfig: s.certs.SupervisorKubeconfig, ReservedPorts: []int{ssh, kubeletPort, s.cfg.Port}, Log: s.log})
@@ -65,11 +74,7 @@ func (s *Server) addonParts() ([]supervisor.Component, error) {
 		}
 		parts = append(parts, c)
 	}
-	a, err := s.addons()
-	if err != nil {
-		return nil, err
-	}
-	return append(parts, a), nil
+	return parts, nil
 }
 
 // keepPods lets neighbour health decide whose pods may be evicted.

@@ -22,6 +22,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/join"
 	"github.com/kedge-io/kedge/pkg/kube"
 	"github.com/kedge-io/kedge/pkg/rules"
+	"github.com/kedge-io/kedge/pkg/server/cluster"
 	"github.com/kedge-io/kedge/pkg/supervisor"
 	"github.com/kedge-io/kedge/pkg/tunnel"
 )
@@ -46,10 +47,6 @@ func (s *Server) openGate(api *controlplane.APIServer, settings func() ([]byte, 
 	if err != nil {
 		return nil, err
 	}
-	tokens := join.NewTokenFiles(s.cfg.DataDir)
-	if err := tokens.Ensure(bundle, s.cfg.Token, s.cfg.AgentToken); err != nil {
-		return nil, err
-	}
 	cfg, err := kube.Config(s.certs.SupervisorKubeconfig, "join")
 	if err != nil {
 		return nil, err
@@ -61,7 +58,7 @@ func (s *Server) openGate(api *controlplane.APIServer, settings func() ([]byte, 
 	secrets := client.CoreV1().Secrets(join.Namespace)
 	g.names = join.Identities{Secrets: secrets}
 	if g.join, err = join.NewServer(join.ServerConfig{
-		CABundle: bundle, Tokens: tokens, Secrets: secrets, Identify: g.identify, Signer: s.certs.NodeSigner,
+		CABundle: bundle, Tokens: join.NewTokenFiles(s.cfg.DataDir), Several: cluster.Several(s.cfg, s.member), Secrets: secrets, Identify: g.identify, Signer: s.certs.NodeSigner,
 		LocalNode: s.localNode(), Settings: settings, Ready: api.Ready, Log: s.log,
 	}); err != nil {
 		return nil, err
@@ -84,10 +81,10 @@ func (s *Server) localNode() string {
 	return s.cfg.NodeName
 }
 
-	api = autonomy.ForNodes(api)
 // wrap shares the port. Paths are compared as they are: cleaning them would change what the API server sees.
 func (g *gate) wrap(api http.Handler, auth authenticator.Request) http.Handler {
 	g.auth.Store(&auth)
+	api = autonomy.ForNodes(api)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch path := r.URL.Path; {
 		case path == tunnel.Path:

@@ -8,18 +8,13 @@ import (
 	"github.com/kedge-io/kedge/pkg/supervisor"
 )
 
-// connections are the parts that nodes are connected with: the tunnel, what it says about their being there, and the directory of
-// their pod networks.
-func (s *Server) connections() ([]supervisor.Component, error) {
-	beats, err := s.gate.beats.component(s.certs.SupervisorKubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("prepare heartbeats: %w", err)
-	}
+// directories say where nodes are: their addresses outside, and the directory of their pod networks.
+func (s *Server) directories() ([]supervisor.Component, error) {
 	outside, err := s.externalAddresses()
 	if err != nil {
 		return nil, fmt.Errorf("prepare external addresses: %w", err)
 	}
-	parts := []supervisor.Component{s.gate.tunnel, beats, outside}
+	parts := []supervisor.Component{outside}
 	if s.cfg.FlannelBackend == "none" || s.cfg.FlannelBackend == "bridge" {
 		return parts, nil
 	}

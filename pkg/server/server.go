@@ -3,6 +3,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -18,7 +19,9 @@ import (
 	"github.com/kedge-io/kedge/pkg/config"
 	"github.com/kedge-io/kedge/pkg/controlplane"
 	"github.com/kedge-io/kedge/pkg/datastore"
+	"github.com/kedge-io/kedge/pkg/datastore/etcd"
 	"github.com/kedge-io/kedge/pkg/grid"
+	"github.com/kedge-io/kedge/pkg/join"
 	"github.com/kedge-io/kedge/pkg/loadbalancer"
 	"github.com/kedge-io/kedge/pkg/rules"
 	"github.com/kedge-io/kedge/pkg/server/cluster"
@@ -36,6 +39,8 @@ type Server struct {
 	store    supervisor.Component
 	single   bool
 	recovery func() *datastore.Recovery // of SQLite; nil for others
+	member   *etcd.Member               // the store where it is an etcd; nil for others
+	led      []func()                   // called each time when the controllers of several servers are ready here
 	plane    controlplane.Config
 	gate     *gate // from APIServer on
 
@@ -44,13 +49,22 @@ type Server struct {
 	rules  *rules.Server      // the same
 }
 
-// New makes or loads the certificates and prepares the datastore. cfg must have its node name,
+// New makes or loads the certificates, on a server that joins others those of them, and prepares the datastore. cfg must have its node name,
 // addresses and derived settings filled in.
-func New(cfg config.Server, log *slog.Logger) (*Server, error) {
+func New(ctx context.Context, cfg config.Server, log *slog.Logger) (*Server, error) {
 	s := &Server{cfg: cfg, log: log}
-	var err error
+	prepared, err := cluster.Prepare(ctx, cfg, log)
+	if err != nil {
+		return nil, err
+	}
 	if s.certs, err = certs.EnsureServer(s.certsConfig()); err != nil {
 		return nil, fmt.Errorf("prepare certificates: %w", err)
+	}
+	if err := s.ensureTokens(); err != nil {
+		return nil, err
+	}
+	if err := prepared(ctx); err != nil {
+		return nil, err
 	}
 	endpoint, err := s.openStore()
 	if err != nil {
@@ -59,6 +73,49 @@ func New(cfg config.Server, log *slog.Logger) (*Server, error) {
 	s.plane = s.planeConfig(endpoint)
 	return s, nil
 }
+
+// ensureTokens writes the token files.
+func (s *Server) ensureTokens() error {
+	bundle, _, err := s.certs.CABundles()
+	if err != nil {
+		return err
+	}
+	return join.NewTokenFiles(s.cfg.DataDir).Ensure(bundle, s.cfg.Token, s.cfg.AgentToken)
+}
+
+// Reset drops all other servers from the datastore of this one, and ends.
+func Reset(ctx context.Context, cfg config.Server, log *slog.Logger) error {
+	if cfg.ClusterInit = false; !cluster.HasMember(cfg) {
+		return fmt.Errorf("--cluster-reset: this server has no etcd in %s: nothing to reset", cfg.DataDir)
+	}
+	s, err := New(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	return cluster.Reset(ctx, s.member)
+}
+
+// RestoreSnapshot replaces the data of this server, while kedge is stopped, with those of a snapshot.
+func RestoreSnapshot(cfg config.Server, name string, files bool) (datastore.Snapshot, error) {
+	if cluster.HasMember(cfg) {
+		return cluster.Restore(cfg, name, files)
+	}
+	return datastore.RestoreSnapshot(StoreConfig(cfg.DataDir), name, files)
+}
+
+// Reseal stores what several servers share anew, after the token has changed.
+func Reseal(ctx context.Context, cfg config.Server) error { return cluster.Reseal(ctx, cfg) }
+
+// Several reports whether other servers may share the datastore, and OwnURL is the address by which they know this one.
+func (s *Server) Several() bool { return !s.single }
+
+// OwnURL is the address of this server in the endpoints of the Service kubernetes.
+func (s *Server) OwnURL() string {
+	return "https://" + net.JoinHostPort(s.cfg.AdvertiseAddress.String(), fmt.Sprint(s.cfg.Port))
+}
+
+// WhenLed has do called each time when the controllers that run on one of several servers are ready on this one.
+func (s *Server) WhenLed(do func()) { s.led = append(s.led, do) }
 
 // openStore prepares the datastore and returns where the API server finds it.
 func (s *Server) openStore() (endpoint string, err error) {
@@ -70,7 +127,7 @@ func (s *Server) openStore() (endpoint string, err error) {
 		if err != nil {
 			return "", err
 		}
-		s.store = m
+		s.store, s.member = m, m
 		return m.Endpoint(), nil
 	}
 	store, err := datastore.New(s.storeConfig())
@@ -130,12 +187,47 @@ func (s *Server) APIServer(settings func() ([]byte, error)) (supervisor.Componen
 	return api, nil
 }
 
-// Controllers need the API server; they may start together.
+// Controllers need the API server; they may start together. Of several servers, one runs those that act for the cluster.
 func (s *Server) Controllers() ([]supervisor.Component, error) {
-	parts, err := s.connections()
+	own, err := s.ownParts()
 	if err != nil {
 		return nil, err
 	}
+	acting, err := s.actingParts()
+	if err != nil {
+		return nil, err
+	}
+	if s.single {
+		return append(own, acting...), nil
+	}
+	if s.member != nil {
+		w, err := cluster.NewWarden(s.certs.SupervisorKubeconfig, s.member, s.log)
+		if err != nil {
+			return nil, err
+		}
+		acting = append(acting, w)
+	}
+	leader, err := cluster.NewLeader(cluster.LeaderConfig{
+		Kubeconfig: s.certs.SupervisorKubeconfig, Node: s.cfg.NodeName, Parts: acting, Log: s.log,
+		Led: func() {
+			for _, do := range s.led {
+				do()
+			}
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("prepare controllers: %w", err)
+	}
+	return append(own, leader), nil
+}
+
+// ownParts are those that every server has for itself.
+func (s *Server) ownParts() ([]supervisor.Component, error) {
+	beats, err := s.gate.beats.component(s.certs.SupervisorKubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("prepare heartbeats: %w", err)
+	}
+	parts := []supervisor.Component{s.gate.tunnel, beats}
 	if s.health != nil {
 		parts = append(parts, s.health)
 	}
@@ -152,6 +244,15 @@ func (s *Server) Controllers() ([]supervisor.Component, error) {
 			return nil, err
 		}
 		parts = append(parts, report)
+	}
+	return s.withIngress(parts)
+}
+
+// actingParts are those that one server has for all.
+func (s *Server) actingParts() ([]supervisor.Component, error) {
+	parts, err := s.directories()
+	if err != nil {
+		return nil, err
 	}
 	if !s.cfg.DisableControllerManager {
 		m, err := controlplane.NewControllerManager(s.plane)

@@ -170,6 +170,18 @@ func (m *Member) settings(ctx context.Context) (*embed.Config, error) {
 	return c, nil
 }
 
+// Tell implements supervisor.Teller.
+func (m *Member) Tell() string {
+	s := m.server.Load()
+	if s == nil {
+		return ""
+	}
+	if members := nodesOf(s); len(members) > 1 {
+		return "servers: " + strings.Join(members, ", ")
+	}
+	return ""
+}
+
 // Ready implements supervisor.Component.
 func (m *Member) Ready(context.Context) error {
 	s := m.server.Load()

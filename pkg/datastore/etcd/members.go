@@ -216,8 +216,9 @@ func (m *Member) Remove(ctx context.Context, node string) error {
 	if s == nil {
 		return errors.New("etcd does not run")
 	}
-	for _, one := range s.Cluster().Members() {
-		if NodeOf(one.Name) != node {
+	members := s.Cluster().Members()
+	for _, one := range members {
+		if NodeOf(one.Name) != node || len(members) == 1 { // the last one is the datastore
 			continue
 		}
 		if _, err := s.RemoveMember(ctx, uint64(one.ID)); err != nil {

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	grpcmetrics "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"google.golang.org/grpc"
@@ -38,6 +40,8 @@ func (m *Member) serve(ctx context.Context, e *embed.Etcd) error {
 		// the API server makes a connection for each resource: keep what an idle one costs small
 		grpc.SharedWriteBuffer(true), grpc.ReadBufferSize(8<<10),
 	)
+	// containerd registers metrics of the same names and cannot bear that they are there; metrics are known by what they describe
+	prometheus.Unregister(grpcmetrics.NewServerMetrics())
 	ctx, cancel := context.WithCancel(ctx)
 	var background sync.WaitGroup
 	defer background.Wait()

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/kedge-io/kedge/pkg/certs"
 	"github.com/kedge-io/kedge/pkg/config"
@@ -44,13 +45,56 @@ func SnapshotEngine(dataDir string) datastore.SnapshotEngine {
 	return nil
 }
 
+// Reset drops all other members from the datastore of this server.
+func Reset(ctx context.Context, m *etcd.Member) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	for m.Ready(ctx) != nil {
+		select {
+		case err := <-ended:
+			if err == nil {
+				err = ctx.Err()
+			}
+			return fmt.Errorf("reset the datastore: %w", err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	cancel()
+	return <-ended
+}
+
+// Restore makes the data of a snapshot those of a cluster of this server alone, while kedge is stopped.
+func Restore(cfg config.Server, name string, files bool) (datastore.Snapshot, error) {
+	m, err := NewMember(cfg, certs.NewServerPaths(cfg.DataDir), slog.New(slog.DiscardHandler))
+	if err != nil {
+		return datastore.Snapshot{}, err
+	}
+	db := dbDir(cfg.DataDir)
+	info, err := m.Restore(filepath.Join(db, "snapshots"), name, filepath.Join(db, "replaced-"+time.Now().UTC().Format("20060102T150405.000Z")), files)
+	if err != nil {
+		return info, fmt.Errorf("restore snapshot: %w", err)
+	}
+	return info, nil
+}
+
 // NewMember prepares the etcd of this server. Data in SQLite moves there.
 func NewMember(cfg config.Server, files certs.ServerPaths, log *slog.Logger) (*etcd.Member, error) {
 	c := etcd.Config{
 		Dir: memberDir(cfg.DataDir), Socket: Socket, Node: cfg.NodeName,
 		PeerURL: "https://" + net.JoinHostPort(cfg.NodeIPs[0].String(), strconv.Itoa(etcd.PeerPort)),
 		CAFile:  files.PeerCA.Cert, CertFile: files.Peer.Cert, KeyFile: files.Peer.Key,
-		SnapshotDir: filepath.Join(dbDir(cfg.DataDir), "snapshots"), SnapshotFiles: SnapshotFiles(cfg.DataDir), Log: log,
+		SnapshotDir: filepath.Join(dbDir(cfg.DataDir), "snapshots"), SnapshotFiles: SnapshotFiles(cfg.DataDir), Reset: cfg.ClusterReset, Log: log,
+	}
+	if len(cfg.Servers) > 0 {
+		client, err := newClient(cfg, log)
+		if err != nil && !etcd.Exists(c.Dir) {
+			return nil, err
+		}
+		if err == nil {
+			c.Enter = client.Enter
+		}
 	}
 	m, err := etcd.New(c)
 	if err != nil {
