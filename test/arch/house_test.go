@@ -162,6 +162,7 @@ support     test/e2e/network
 support     test/e2e/policy
 support     test/e2e/policy/probe
 support     test/e2e/registry
+support     test/e2e/rules
 support     test/e2e/site
 support     test/golden
 support     test/images
