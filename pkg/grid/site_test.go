@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -92,8 +93,34 @@ func (s *scene) testGrids() {
 	plane.Await(s.T, "the edit to be undone", func() bool {
 		return s.deployment("deploymentgrid-demo-zone-1").Spec.Template.Spec.NodeSelector["zone"] == "zone-1"
 	})
+	s.leaveUnit()
 	s.awaitStatus("superedge.io/v1", "DeploymentGrid", "deploymentgrid-demo", "2", "states", "zone-2", "unavailableReplicas")
 	s.awaitStatus("superedge.io/v1", "DeploymentGrid", "deploymentgrid-demo", "1", "observedGeneration")
+}
+
+// leaveUnit takes a node out of a unit that has another: the unit's pods leave the node.
+func (s *scene) leaveUnit() {
+	s.Helper()
+	pods := s.api.CoreV1().Pods("default")
+	var name string
+	plane.Await(s.T, "a pod of zone-2", func() bool {
+		list, err := pods.List(s.ctx, metav1.ListOptions{LabelSelector: "grid.kedge.io/unit=zone-2,superedge.io/grid-selector=deploymentgrid-demo"})
+		if err == nil && len(list.Items) > 0 {
+			name = list.Items[0].Name
+		}
+		return name != ""
+	})
+	binding := &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: name}, Target: corev1.ObjectReference{Kind: "Node", Name: "n3"}}
+	if err := pods.Bind(s.ctx, binding, metav1.CreateOptions{}); err != nil {
+		s.Fatal(err)
+	}
+	s.node("n3", map[string]string{"zone": "zone-3"})
+	plane.Await(s.T, "the pod to leave the node", func() bool {
+		p, err := pods.Get(s.ctx, name, metav1.GetOptions{})
+		return apierrors.IsNotFound(err) || err == nil && p.DeletionTimestamp != nil
+	})
+	s.node("n3", map[string]string{"zone": "zone-2"})
+	s.awaitImage("deploymentgrid-demo-zone-3", "")
 }
 
 func (s *scene) testOldGroup() {

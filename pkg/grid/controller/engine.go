@@ -64,6 +64,7 @@ const (
 	taskNode    task = "node"    // what units and pools put on a node
 	taskUnit    task = "unit"    // the status of a unit, group or pool
 	taskGroups  task = "groups"  // the units that groups find by themselves
+	taskStrays  task = "strays"  // pods on a node that left their unit
 )
 
 // Engine runs all controllers of the grid.
@@ -182,7 +183,7 @@ func (e *Engine) know(gk schema.GroupKind, known bool) {
 
 // early says whether a decision would be made without knowing all that it depends on: what units and pools there are.
 func (e *Engine) early(k key) bool {
-	if k.task == taskService || k.task == taskNames || k.task == taskSet && k.kind.Group != v1beta1.Group {
+	if k.task == taskService || k.task == taskNames || k.task == taskStrays || k.task == taskSet && k.kind.Group != v1beta1.Group {
 		return false
 	}
 	e.mu.Lock()
@@ -231,6 +232,8 @@ func (e *Engine) do(ctx context.Context, k key) error {
 		return e.syncMember(ctx, k)
 	case taskGroups:
 		return e.syncGroups(ctx)
+	case taskStrays:
+		return e.syncStrays(ctx, k.name)
 	}
 	return nil
 }

@@ -81,6 +81,9 @@ func (e *Engine) onNode(old, now any) {
 	after, _ := now.(*corev1.Node)
 	touched := e.nodes.Change(before, after)
 	for label, units := range touched {
+		if before != nil && after != nil && before.Labels[label] != "" && before.Labels[label] != after.Labels[label] {
+			e.queue.AddAfter(key{task: taskStrays, name: after.Name}, settle)
+		}
 		for _, k := range e.setsOf(label) {
 			e.forgetMissing(k)
 			e.dirty(k, units)

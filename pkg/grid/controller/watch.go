@@ -102,6 +102,9 @@ func (e *Engine) start(gk schema.GroupKind, version string) {
 		},
 	}
 	e.informer(gk, source, &unstructured.Unstructured{}, func(old, now any) { e.onObject(gk, old, now) })
+	if isSet(gk) {
+		e.queue.AddAfter(key{task: taskStrays}, reask) // by then the sets are known
+	}
 }
 
 // startBuiltin watches a kind of Kubernetes once; with a label only objects that have it.
