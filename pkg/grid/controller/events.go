@@ -1,11 +1,14 @@
 package controller
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -13,6 +16,7 @@ import (
 
 	superedge "github.com/kedge-io/kedge/pkg/apis/superedge/v1"
 	"github.com/kedge-io/kedge/pkg/grid/dialect"
+	"github.com/kedge-io/kedge/pkg/grid/membership"
 	"github.com/kedge-io/kedge/pkg/grid/placement"
 )
 
@@ -90,6 +94,67 @@ func (e *Engine) onNode(old, now any) {
 		}
 	}
 	e.onMemberNode(before, after)
+}
+
+// page is how many pods are read at once when all are looked at.
+const page = 500
+
+// syncStrays removes pods of a unit from a node that left the unit, so that they are made again where the unit is: Kubernetes looks at
+// node labels only when it places a pod. Without a node it looks at all nodes once, for those that changed while nobody watched.
+func (e *Engine) syncStrays(ctx context.Context, node string) error {
+	if node != "" {
+		_, err := e.strays(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
+		return err
+	}
+	for _, label := range membership.UnitLabels() {
+		o := metav1.ListOptions{LabelSelector: label, Limit: page}
+		for more := true; more; more = o.Continue != "" {
+			var err error
+			if o.Continue, err = e.strays(ctx, o); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// strays removes the strays among some pods, and returns where the next ones begin.
+func (e *Engine) strays(ctx context.Context, some metav1.ListOptions) (string, error) {
+	pods, err := e.client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, some)
+	if err != nil {
+		return "", fmt.Errorf("list pods: %w", err)
+	}
+	keys := e.keys()
+	for i := range pods.Items {
+		p := &pods.Items[i]
+		o, known, _ := e.store(kindNode()).GetByKey(p.Spec.NodeName)
+		node, ok := o.(*corev1.Node)
+		if !known || !ok || p.DeletionTimestamp != nil || !membership.Stray(p, node.Labels, keys) {
+			continue
+		}
+		uid := p.UID
+		err := e.client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			return "", fmt.Errorf("remove pod %s from %s: %w", p.Name, p.Spec.NodeName, err)
+		}
+		e.events.Eventf(p, corev1.EventTypeNormal, "LeftUnit", "removed: node %s is not in the unit any more", p.Spec.NodeName)
+	}
+	return pods.Continue, nil
+}
+
+// keys are the node labels whose values are the units of sets.
+func (e *Engine) keys() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	seen := map[string]bool{}
+	var out []string
+	for _, s := range e.sets {
+		if s.key != "" && !seen[s.key] {
+			seen[s.key] = true
+			out = append(out, s.key)
+		}
+	}
+	return out
 }
 
 // onWorkload is a change of a workload that some set made.

@@ -1,4 +1,4 @@
-package controller
+package membership
 
 import (
 	"testing"
@@ -30,7 +30,7 @@ func TestStrays(t *testing.T) {
 		"nobody would make again": {pod(nil, "grid.kedge.io/unit", "a", "zone", "a"), nil, false},
 		"somebody else's pod":     {pod(made, "app", "a", "zone", "a"), nil, false},
 	} {
-		if got := stray(c.pod, c.labels, []string{"zone", "apps.openyurt.io/nodepool"}); got != c.want {
+		if got := Stray(c.pod, c.labels, []string{"zone", "apps.openyurt.io/nodepool"}); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
