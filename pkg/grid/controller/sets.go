@@ -343,18 +343,16 @@ func (e *Engine) put(ctx context.Context, set *placement.Set, owner types.UID, u
 
 // remove deletes a workload that belongs to owner; one that is gone, or another of its name, is none of ours.
 func (e *Engine) remove(ctx context.Context, set *placement.Set, owner types.UID, name string) error {
-	live, err := e.workloads(set).Get(ctx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
+	o, _, _ := e.store(kindWorkload(set.Kind)).GetByKey(cache.NewObjectName(set.Namespace, name).String())
+	live, exists := o.(*workload)
+	if !exists {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("remove %s %s: %w", set.Kind, name, err)
-	}
-	if c := metav1.GetControllerOf(live); c == nil || c.UID != owner || live.GetDeletionTimestamp() != nil {
+	if c := metav1.GetControllerOf(live); c == nil || c.UID != owner {
 		return nil
 	}
-	uid, background := live.GetUID(), metav1.DeletePropagationBackground
-	err = e.workloads(set).Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}, PropagationPolicy: &background})
+	uid, background := live.UID, metav1.DeletePropagationBackground
+	err := e.workloads(set).Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}, PropagationPolicy: &background})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return fmt.Errorf("remove %s %s: %w", set.Kind, name, err)
 	}
