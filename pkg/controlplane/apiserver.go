@@ -6,10 +6,8 @@ package controlplane
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net"
 	"net/http"
-	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -18,7 +16,6 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/egressselector"
-	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/apiserver/pkg/util/webhook"
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 
@@ -110,8 +107,9 @@ func (a *APIServer) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("create server chain: %w", err)
 	}
-	if err := a.documents(chain.GenericAPIServer.NextDelegate(), config.KubeAPIs.ControlPlane.Generic); err != nil {
-		return err
+	late, err := openapi.Serve(chain.GenericAPIServer, config.KubeAPIs.ControlPlane.Generic)
+	if err != nil {
+		return fmt.Errorf("install OpenAPI: %w", err)
 	}
 	// Watches of parts that have stopped without closing them would hold the stop for a minute.
 	chain.GenericAPIServer.ShutdownTimeout = stopTimeout
@@ -119,26 +117,10 @@ func (a *APIServer) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("prepare: %w", err)
 	}
-	// The models of server-side apply are made; a document that is asked for makes its definitions again.
-	config.KubeAPIs.ControlPlane.Generic.OpenAPIV3Config.Definitions = nil
+	late()
 	if err := prepared.Run(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
-	return nil
-}
-
-// documents serves the OpenAPI of the built-in groups, built on demand.
-func (*APIServer) documents(builtin genericapiserver.DelegationTarget, cfg *genericapiserver.Config) error {
-	s, ok := builtin.(*genericapiserver.GenericAPIServer)
-	if !ok {
-		return fmt.Errorf("install OpenAPI: the chain of servers has changed: %T", builtin)
-	}
-	identity := cfg.EffectiveVersion.Info().String() + cfg.EffectiveVersion.EmulationVersion().String()
-	gates := utilfeature.DefaultMutableFeatureGate.GetAll()
-	for _, gate := range slices.Sorted(maps.Keys(gates)) {
-		identity += fmt.Sprintf(" %s=%t", gate, utilfeature.DefaultFeatureGate.Enabled(gate))
-	}
-	openapi.Install(openapi.Config{Container: s.Handler.GoRestfulContainer, V2: cfg.OpenAPIConfig, V3: cfg.OpenAPIV3Config, Identity: identity}, s.Handler.NonGoRestfulMux)
 	return nil
 }
 
@@ -180,7 +162,7 @@ func (a *APIServer) config() (*apiapp.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build aggregator configuration: %w", err)
 	}
-	cp.Generic.SkipOpenAPIInstallation = true // the copies above install their own; see documents
+	cp.Generic.SkipOpenAPIInstallation = true // the copies above install their own; see package openapi
 	kubelets, err := newNodeProxy(kube.Extra.KubeletClientConfig, cp.Generic.AdmissionControl)
 	if err != nil {
 		return nil, fmt.Errorf("build proxy to nodes: %w", err)

@@ -58,12 +58,19 @@ func body(t *testing.T, r *http.Response) string {
 // address is where the index says a group's document is.
 func address(t *testing.T, m http.Handler, group string) string {
 	t.Helper()
+	at := addressOf(t, m, group)
+	if at == "" {
+		t.Errorf("the index does not name %s", group)
+	}
+	return at
+}
+
+// addressOf is address of a group that may be missing.
+func addressOf(t *testing.T, m http.Handler, group string) string {
+	t.Helper()
 	var index handler3.OpenAPIV3Discovery
 	if err := json.NewDecoder(get(m, pathV3).Body).Decode(&index); err != nil {
 		t.Fatal(err)
-	}
-	if len(index.Paths) != 2 {
-		t.Errorf("index names %d groups", len(index.Paths))
 	}
 	return index.Paths[group].ServerRelativeURL
 }
