@@ -50,11 +50,14 @@ type Config struct {
 type Broker struct {
 	cfg    Config
 	limits Limits
+	every  time.Duration                // how often it looks whether it is needed
 	open   atomic.Pointer[mochi.Server] // while it runs
 }
 
 // New starts nothing.
-func New(cfg Config) *Broker { return &Broker{cfg: cfg, limits: cfg.Limits.complete()} }
+func New(cfg Config) *Broker {
+	return &Broker{cfg: cfg, limits: cfg.Limits.complete(), every: lookAgain}
+}
 
 // Run serves until ctx is done. While nobody needs the broker there is none.
 func (b *Broker) Run(ctx context.Context) error {
@@ -71,7 +74,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(lookAgain):
+		case <-time.After(b.every):
 		}
 	}
 	return nil

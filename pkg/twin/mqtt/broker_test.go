@@ -57,7 +57,9 @@ func newSiteWith(t *testing.T, cfg Config) *site {
 		s.file.Addresses, s.file.Credentials, s.file.Anonymous = cfg.Clients.Addresses, cfg.Clients.Credentials, cfg.Clients.Anonymous
 	}
 	cfg.Clients = s.file
-	go func() { done <- New(cfg).Run(ctx) }()
+	b := New(cfg)
+	b.every = 20 * time.Millisecond
+	go func() { done <- b.Run(ctx) }()
 	go func() { done <- h.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
