@@ -141,6 +141,10 @@ func TestRTU(t *testing.T) {
 func FuzzAnswers(f *testing.F) {
 	f.Add(tcpFrame(1, 1, []byte{3, 2, 0, 1}), uint16(1))
 	f.Add(rtuFrame(1, []byte{3, 2, 0, 1}), uint16(1))
+	f.Add([]byte{0x83, 2}, uint16(1))
+	f.Add([]byte{3, 255, 1}, uint16(127))
+	f.Add([]byte{0, 1, 0, 0, 0xff, 0xff, 1, 3}, uint16(0))
+	f.Add(rtuFrame(1, []byte{0x90, 2}), uint16(9))
 	f.Fuzz(func(t *testing.T, data []byte, count uint16) {
 		request := readPDU(readHolding, 1, count)
 		if data2, err := payload(request, data); err == nil && len(data2) != 2*int(count) {

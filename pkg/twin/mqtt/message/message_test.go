@@ -34,6 +34,12 @@ func TestParse(t *testing.T) {
 func FuzzTopic(f *testing.F) {
 	f.Add("$hw/events/device/ns/d/twin/update")
 	f.Add("$hw/events/node/n/membership/get")
+	for _, topic := range []string{
+		"$hw/events/device/d/twin/get", "$hw/events/device/twin/update/twin/update", "$hw/events/device//twin/update", "$hw/events/device/+/state/update",
+		"$hw/events/device/a/b/c/state/update", "$hw/events/node/a/b/membership/get", "$hw/events/device/d/twin/update/result", "$ke/events/device/d/data/update",
+	} {
+		f.Add(topic)
+	}
 	f.Fuzz(func(t *testing.T, topic string) {
 		p, ok := Parse(topic)
 		if !ok {
@@ -53,6 +59,12 @@ func FuzzTopic(f *testing.F) {
 func FuzzPayload(f *testing.F) {
 	f.Add([]byte(`{"event_id":"e","timestamp":1,"twin":{"a":{"expected":{"value":"1","metadata":{"timestamp":2}},"metadata":{"type":"int"}},"b":null}}`))
 	f.Add([]byte(`{"state":"ok"}`))
+	for _, payload := range []string{
+		``, `null`, `[]`, `{"twin":null}`, `{"twin":{"a":null,"a":{}}}`, `{"event_id":5}`, `{"timestamp":1e400}`, `{"twin":{"":{"actual":{"value":null}}}}`,
+		`{"twin":{"a":{"actual_version":{"cloud":-1,"edge":9223372036854775807},"metadata":{"type":"Deleted"}}}}`, "{\"twin\":{\"\xff\":{}}}",
+	} {
+		f.Add([]byte(payload))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if u, err := ReadUpdate(data); err == nil {
 			for _, twin := range u.Twin {
