@@ -1,7 +1,6 @@
 package addons
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,13 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/kedge-io/kedge/manifests"
 	"github.com/kedge-io/kedge/pkg/apis/addons/v1alpha1"
 	"github.com/kedge-io/kedge/pkg/kube"
+	"github.com/kedge-io/kedge/test/output"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -29,26 +28,9 @@ type lab struct {
 	dir    string
 	ns     string
 	client *kube.Client
-	log    *syncBuffer
+	log    *output.Buffer
 	cfg    Config
 	stop   func()
-}
-
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 func newLab(t *testing.T) *lab {
@@ -62,7 +44,7 @@ func newLab(t *testing.T) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lab{t: t, dir: filepath.Join(t.TempDir(), "manifests"), client: client, log: &syncBuffer{}}
+	l := &lab{t: t, dir: filepath.Join(t.TempDir(), "manifests"), client: client, log: &output.Buffer{}}
 	l.ns = fmt.Sprintf("t%x", time.Now().UnixNano())
 	l.cfg = Config{
 		Dir: l.dir, Packaged: manifests.FS(), Server: l.ns, Kubeconfig: kubeconfig,

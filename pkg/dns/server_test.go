@@ -1,7 +1,6 @@
 package dns
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"net"
@@ -16,38 +15,21 @@ import (
 	miekg "github.com/miekg/dns"
 	"github.com/vishvananda/netlink"
 
+	"github.com/kedge-io/kedge/test/output"
 	"github.com/kedge-io/kedge/test/plane"
 )
-
-// lockedBuffer is a log destination that several goroutines write to.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 // running is a DNS component at work in the test's network namespace.
 type running struct {
 	*DNS
-	log  *lockedBuffer
+	log  *output.Buffer
 	conf string
 	stop func()
 }
 
 func startDNS(t *testing.T, kubeconfig, resolvConf string) *running {
 	t.Helper()
-	r := &running{log: &lockedBuffer{}, conf: filepath.Join(t.TempDir(), "resolv.conf")}
+	r := &running{log: &output.Buffer{}, conf: filepath.Join(t.TempDir(), "resolv.conf")}
 	if err := os.WriteFile(r.conf, []byte(resolvConf), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package join_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -12,7 +11,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,6 +20,7 @@ import (
 
 	"github.com/kedge-io/kedge/pkg/certs"
 	"github.com/kedge-io/kedge/pkg/join"
+	"github.com/kedge-io/kedge/test/output"
 )
 
 // site is a join API on a real TLS port, with real certificates; only the store of Secrets is a stand-in.
@@ -149,25 +148,7 @@ type machine struct {
 	site *site
 	dir  string
 	cfg  join.ClientConfig
-	log  lines
-}
-
-// lines collects a log.
-type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
+	log  output.Buffer
 }
 
 func (s *site) machine(name, token string) *machine {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/kedge-io/kedge/test/output"
 )
 
 func await(t *testing.T, what string, cond func() bool) {
@@ -123,25 +125,8 @@ func (n *named) kill() {
 	}
 }
 
-type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
-
 // balance starts a balancer and returns its address and log.
-func balance(t *testing.T, list *List) (string, *lines) {
+func balance(t *testing.T, list *List) (string, *output.Buffer) {
 	t.Helper()
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -149,7 +134,7 @@ func balance(t *testing.T, list *List) (string, *lines) {
 	}
 	address := free.Addr().String()
 	_ = free.Close()
-	log := &lines{}
+	log := &output.Buffer{}
 	b, err := NewBalancer(BalancerConfig{Listen: address, Servers: list, Log: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)

@@ -141,8 +141,11 @@ support     scripts/testreport
 support     test/arch
 support     test/bench
 support     test/bench/fleet
+support     test/bench/outage
 support     test/bench/twins
 support     test/built
+support     test/crowd
+support     test/crowd/node
 support     test/conformance/critest
 support     test/conformance/critest/guest
 support     test/e2e/addons
@@ -163,6 +166,7 @@ support     test/e2e/policy
 support     test/e2e/policy/probe
 support     test/e2e/registry
 support     test/e2e/rules
+support     test/e2e/servers
 support     test/e2e/site
 support     test/golden
 support     test/images
@@ -174,6 +178,7 @@ support     test/lab/machine
 support     test/lab/netns
 support     test/lab/node
 support     test/lab/slowlink
+support     test/output
 support     test/plane
 support     test/vm
 support     test/vm/control

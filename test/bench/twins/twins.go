@@ -2,12 +2,10 @@
 package twins
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,6 +15,7 @@ import (
 
 	"github.com/kedge-io/kedge/pkg/apis/devices/v1beta1"
 	"github.com/kedge-io/kedge/test/lab"
+	"github.com/kedge-io/kedge/test/output"
 	"github.com/kedge-io/kedge/test/vm/control"
 )
 
@@ -24,27 +23,8 @@ import (
 type Site struct {
 	api  dynamic.Interface
 	node *lab.Node
-	log  output
+	log  output.Buffer
 	stop func()
-}
-
-// output collects what the driver writes.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
 }
 
 // New prepares a site; both machines run kedge.

@@ -8,11 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/kedge-io/kedge/test/lab"
+	"github.com/kedge-io/kedge/test/output"
 	"github.com/kedge-io/kedge/test/vm/control"
 )
 
@@ -63,24 +63,6 @@ type program struct {
 	log  func() string
 }
 
-// output collects what a program writes.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
 // start runs kedge with arguments on the node, beside the kedge that is there.
 func (s *scene) start(args ...string) program {
 	s.Helper()
@@ -91,7 +73,7 @@ func (s *scene) start(args ...string) program {
 func (s *scene) startOn(n *lab.Node, args ...string) program {
 	s.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	out := &output{}
+	out := &output.Buffer{}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
