@@ -42,6 +42,7 @@ type ClientConfig struct {
 	Servers func() []string
 	// Token may be empty on a node that has joined.
 	Token    string
+	AsServer bool // join as a server, which only a server token allows
 	NodeName string
 	NodeIPs  []net.IP
 	Log      *slog.Logger
@@ -69,9 +70,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		cfg.Clock = time.Now
 	}
 	c := &Client{cfg: cfg, paths: certs.NewNodePaths(cfg.DataDir), cache: filepath.Join(cfg.DataDir, "agent", "cluster.json")}
-	if cfg.Token != "" {
+	if cfg.Token != "" || cfg.AsServer {
 		var err error
-		if c.token, err = ParseToken(cfg.Token); err != nil {
+		if c.token, err = cfg.token(); err != nil {
 			return nil, err
 		}
 	}

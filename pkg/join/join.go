@@ -157,13 +157,16 @@ func (s *Server) member(w http.ResponseWriter, r *http.Request) ([]byte, *failur
 	})
 }
 
-// ServerToken returns the token in the form with which a server joins, or says why it cannot.
-func ServerToken(text string) (Token, error) {
+// token reads the token of the settings; that of a server must be a server token.
+func (cfg ClientConfig) token() (Token, error) {
+	if !cfg.AsServer {
+		return ParseToken(cfg.Token)
+	}
 	const want = "a server joins with the server token of another (sudo cat /var/lib/kedge/server/token)"
-	if text == "" {
+	if cfg.Token == "" {
 		return Token{}, errors.New("--token is not set: " + want)
 	}
-	t, err := ParseToken(text)
+	t, err := ParseToken(cfg.Token)
 	switch {
 	case err != nil:
 		return t, err

@@ -62,12 +62,8 @@ func newClient(cfg config.Server, log *slog.Logger) (*join.Client, error) {
 		}
 		text = string(stored)
 	}
-	token, err := join.ServerToken(text)
-	if err != nil {
-		return nil, err
-	}
 	return join.NewClient(join.ClientConfig{
-		DataDir: cfg.DataDir, Servers: func() []string { return cfg.Servers }, Token: token.String(), NodeName: cfg.NodeName, NodeIPs: cfg.StdNodeIPs(), Log: log,
+		DataDir: cfg.DataDir, Servers: func() []string { return cfg.Servers }, Token: text, AsServer: true, NodeName: cfg.NodeName, NodeIPs: cfg.StdNodeIPs(), Log: log,
 	})
 }
 

@@ -1,0 +1,120 @@
+package cluster
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/kedge-io/kedge/pkg/certs"
+	"github.com/kedge-io/kedge/pkg/config"
+)
+
+func TestOnlyTheTokenOpens(t *testing.T) {
+	data := []byte("keys of the cluster")
+	sealed, err := seal(data, "secret")
+	if err != nil || bytes.Contains(sealed, data) {
+		t.Fatal(err)
+	}
+	if got, err := open(sealed, "secret"); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := open(sealed, "Secret"); !errors.Is(err, errSealed) {
+		t.Error(err)
+	}
+	for _, i := range []int{1, len(sealed) / 2, len(sealed) - 1} {
+		bad := slices.Clone(sealed)
+		bad[i] ^= 1
+		if _, err := open(bad, "secret"); !errors.Is(err, errSealed) {
+			t.Errorf("byte %d: %v", i, err)
+		}
+	}
+	for _, bad := range [][]byte{nil, {2}, sealed[:20]} {
+		if _, err := open(bad, "secret"); err == nil {
+			t.Errorf("%d bytes were opened", len(bad))
+		}
+	}
+}
+
+func server(t *testing.T, dir string) config.Server {
+	t.Helper()
+	return config.Server{Agent: config.Agent{DataDir: dir, NodeName: "s1"}, ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}}
+}
+
+func TestServersShareTheirAuthorities(t *testing.T) {
+	first, second := server(t, t.TempDir()), server(t, t.TempDir())
+	ensure := func(cfg config.Server) {
+		t.Helper()
+		if _, err := certs.EnsureServer(certs.ServerConfig{
+			DataDir: cfg.DataDir, APIServerURL: "https://127.0.0.1:6443", PeerIPs: []net.IP{net.IPv4(127, 0, 0, 1)},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ensure(first)
+	m, err := collect(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Files["../../etc/passwd"] = []byte("nothing")
+	if err := m.put(second.DataDir); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.put(second.DataDir); err != nil {
+		t.Errorf("a second time: %v", err)
+	}
+	ensure(second)
+	for _, path := range certs.NewServerPaths("/").Shared() {
+		a, errA := os.ReadFile(filepath.Join(first.DataDir, path))
+		b, errB := os.ReadFile(filepath.Join(second.DataDir, path))
+		info, errC := os.Stat(filepath.Join(second.DataDir, path))
+		if err := errors.Join(errA, errB, errC); err != nil || !bytes.Equal(a, b) || strings.HasSuffix(path, ".key") && info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	third := server(t, t.TempDir())
+	ensure(third)
+	if err := m.put(third.DataDir); err == nil || !strings.Contains(err.Error(), "a cluster of its own") {
+		t.Error(err)
+	}
+	third.ClusterCIDRs = []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16")}
+	if err := m.differs(third); err == nil || !strings.Contains(err.Error(), `--cluster-cidr is "10.99.0.0/16" here and "10.42.0.0/16"`) {
+		t.Error(err)
+	}
+}
+
+func TestServerThatHasDataDoesNotJoin(t *testing.T) {
+	cfg := server(t, t.TempDir())
+	cfg.Servers = []string{"https://127.0.0.1:1"}
+	log := slog.New(slog.DiscardHandler)
+	for _, c := range []struct{ token, want string }{
+		{"", "--token is not set"}, {"abcdef.0123456789abcdef", "are for agents"}, {"K10" + strings.Repeat("0", 64) + "::node:x", "agent token"},
+	} {
+		cfg.Token = c.token
+		if _, err := Prepare(t.Context(), cfg, log); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v", c.token, err)
+		}
+	}
+	if err := os.MkdirAll(dbDir(cfg.DataDir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dbDir(cfg.DataDir), "state.db"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Prepare(t.Context(), cfg, log); err == nil || !strings.Contains(err.Error(), "--cluster-init") {
+		t.Error(err)
+	}
+}
+
+func TestMissing(t *testing.T) {
+	known := map[string]bool{"a": true, "b": true}
+	if got := missing(known, []string{"b", "c"}); !slices.Equal(got, []string{"a"}) || !known["c"] {
+		t.Errorf("%v, %v", got, known)
+	}
+}
