@@ -50,7 +50,8 @@ func (*Tuner) Ready(context.Context) error { return nil }
 func (t *Tuner) Run(ctx context.Context) error {
 	tick := time.NewTicker(t.cfg.Interval)
 	defer tick.Stop()
-	percent, trimmed := 100, false
+	percent := 100
+	var trimmed time.Time
 	fixed := os.Getenv("GOGC") != ""
 	var before *usage // nothing at first: what starting cost says nothing about running
 	for {
@@ -71,14 +72,18 @@ func (t *Tuner) Run(ctx context.Context) error {
 			percent = next
 			t.cfg.Log.Debug("garbage collection percentage", "percent", next, "cores", spent.cores, "share", spent.share)
 		}
-		if !trimmed && percent <= t.cfg.Idle {
-			trimmed = true
+		if percent <= t.cfg.Idle && time.Since(trimmed) > trimEvery {
+			trimmed = time.Now()
 			t.trim()
 		}
 	}
 }
 
-// trim gives back, once, what only the start needed: heap, and pages of the program itself.
+// trimEvery is the shortest time from one trim to the next. What a burst of work touched is given back too; what is used all the time is back
+// after some ten milliseconds of page faults.
+const trimEvery = 15 * time.Minute
+
+// trim gives back what only the start, or a burst of work, needed: heap, and pages of the program itself.
 func (t *Tuner) trim() {
 	debug.FreeOSMemory()
 	freed, err := dropProgramPages()
