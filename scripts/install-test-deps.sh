@@ -3,7 +3,7 @@
 # Safe to repeat: with everything present it touches nothing and needs no network.
 set -eu
 
-packages="busybox-static shellcheck iproute2 nftables qemu-system-x86 qemu-utils debootstrap e2fsprogs kmod procps strace mosquitto mosquitto-clients"
+packages="busybox-static shellcheck iproute2 nftables qemu-system-x86 qemu-utils debootstrap e2fsprogs kmod procps strace mosquitto mosquitto-clients redis-server"
 
 missing=""
 # shellcheck disable=SC2048 # names of packages

@@ -8,8 +8,11 @@ import (
 	"github.com/kedge-io/kedge/pkg/twin/push"
 )
 
-// influxToken is the environment variable that holds the token for InfluxDB: it is in no specification.
-const influxToken = "TOKEN"
+// Environment variables that hold what is in no specification: the token for InfluxDB, and the password for redis and MySQL.
+const (
+	influxToken = "TOKEN"
+	password    = "PASSWORD"
+)
 
 // startPush prepares what the specification says. A method that is wrong is said and left out; the rest of the device works.
 func (w *worker) startPush() {
@@ -17,7 +20,7 @@ func (w *worker) startPush() {
 		if p.Push == nil {
 			continue
 		}
-		pusher, err := push.New(p.Push, os.Getenv(influxToken), w.mapper.cfg.Log)
+		pusher, err := push.New(p.Push, push.Secrets{Token: os.Getenv(influxToken), Password: os.Getenv(password)}, w.mapper.cfg.Log)
 		if err != nil {
 			w.mapper.cfg.Log.Warn("values are not pushed", "device", w.name(), "property", p.Name, "error", err)
 			continue

@@ -1,5 +1,5 @@
 // Package push sends values of devices where their specification says, besides the API: to an HTTP server, a broker, a collector of
-// OpenTelemetry or InfluxDB. Each destination has a short queue of its own; when it does not keep up, the oldest values go. Rooms of twin
+// OpenTelemetry, InfluxDB, redis or MySQL. Each destination has a short queue of its own; when it does not keep up, the oldest values go. Rooms of twin
 // import it.
 package push
 
@@ -52,10 +52,13 @@ type line struct {
 	said   time.Time
 }
 
-// New checks the specification and starts what it names; it connects when the first value is sent. token is for InfluxDB. Close ends it.
-func New(p *v1beta1.PushMethod, token string, log *slog.Logger) (*Pusher, error) {
+// Secrets are what is in no specification: Token is for InfluxDB, Password for redis and MySQL.
+type Secrets struct{ Token, Password string }
+
+// New checks the specification and starts what it names; it connects when the first value is sent. Close ends it.
+func New(p *v1beta1.PushMethod, secrets Secrets, log *slog.Logger) (*Pusher, error) {
 	out := &Pusher{}
-	senders, err := sendersOf(p, token)
+	senders, err := sendersOf(p, secrets)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +70,7 @@ func New(p *v1beta1.PushMethod, token string, log *slog.Logger) (*Pusher, error)
 	return out, nil
 }
 
-func sendersOf(p *v1beta1.PushMethod, token string) (map[string]sender, error) {
+func sendersOf(p *v1beta1.PushMethod, secrets Secrets) (map[string]sender, error) {
 	out := map[string]sender{}
 	if p == nil {
 		return out, nil
@@ -96,15 +99,30 @@ func sendersOf(p *v1beta1.PushMethod, token string) (map[string]sender, error) {
 	if p.DBMethod == nil {
 		return out, nil
 	}
-	if p.DBMethod.Influxdb2 == nil {
-		return nil, fmt.Errorf("pushMethod.dbMethod: of databases this driver knows influxdb2")
+	return out, databases(p.DBMethod, secrets, out)
+}
+
+// databases adds to out what writes to databases.
+func databases(p *v1beta1.PushDatabase, secrets Secrets, out map[string]sender) (err error) {
+	if p.Influxdb2 != nil {
+		if out["influxdb2"], err = newInflux(p.Influxdb2, secrets.Token); err != nil {
+			return fmt.Errorf("pushMethod.dbMethod.influxdb2.%w", err)
+		}
 	}
-	s, err := newInflux(p.DBMethod.Influxdb2, token)
-	if err != nil {
-		return nil, fmt.Errorf("pushMethod.dbMethod.influxdb2.%w", err)
+	if p.Redis != nil {
+		if out["redis"], err = newRedis(p.Redis, secrets.Password); err != nil {
+			return fmt.Errorf("pushMethod.dbMethod.redis.%w", err)
+		}
 	}
-	out["influxdb2"] = s
-	return out, nil
+	if p.MySQL != nil {
+		if out["mysql"], err = newMySQL(p.MySQL, secrets.Password); err != nil {
+			return fmt.Errorf("pushMethod.dbMethod.mysql.%w", err)
+		}
+	}
+	if p.Influxdb2 == nil && p.Redis == nil && p.MySQL == nil {
+		return fmt.Errorf("pushMethod.dbMethod: of databases this driver knows influxdb2, redis and mysql")
+	}
+	return nil
 }
 
 // Push hands a value over and does not wait.

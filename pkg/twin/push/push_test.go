@@ -33,7 +33,7 @@ func TestPush(t *testing.T) {
 			Client: &v1beta1.InfluxClient{URL: server.URL, Org: "o", Bucket: "b"}, Data: &v1beta1.InfluxData{Measurement: "m", Tag: map[string]string{"a": "b c"}}}}},
 			`/api/v2/write?bucket=b&org=o&precision=ms Token secret m,a=b\ c,device=d\ 1,namespace=n heat=21.5 1700000000123`},
 	} {
-		p, err := New(tc.method, "secret", slog.New(slog.DiscardHandler))
+		p, err := New(tc.method, Secrets{Token: "secret"}, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -47,14 +47,18 @@ func TestPush(t *testing.T) {
 
 func TestBadMethods(t *testing.T) {
 	for want, method := range map[string]*v1beta1.PushMethod{
-		"pushMethod.http.hostName: missing": {HTTP: &v1beta1.PushHTTP{}},
-		"pushMethod.http.port: 70000":       {HTTP: &v1beta1.PushHTTP{HostName: "a", Port: 70000}},
-		"pushMethod.mqtt.topic":             {MQTT: &v1beta1.PushMQTT{Address: "a:1", Topic: "a/#"}},
-		"pushMethod.mqtt.address":           {MQTT: &v1beta1.PushMQTT{Address: "ftp://a", Topic: "a"}},
-		"pushMethod.otel.endpointURL":       {OTEL: &v1beta1.PushOTEL{EndpointURL: "collector"}},
-		"this driver knows influxdb2":       {DBMethod: &v1beta1.PushDatabase{}},
+		"pushMethod.http.hostName: missing":          {HTTP: &v1beta1.PushHTTP{}},
+		"pushMethod.http.port: 70000":                {HTTP: &v1beta1.PushHTTP{HostName: "a", Port: 70000}},
+		"pushMethod.mqtt.topic":                      {MQTT: &v1beta1.PushMQTT{Address: "a:1", Topic: "a/#"}},
+		"pushMethod.mqtt.address":                    {MQTT: &v1beta1.PushMQTT{Address: "ftp://a", Topic: "a"}},
+		"pushMethod.otel.endpointURL":                {OTEL: &v1beta1.PushOTEL{EndpointURL: "collector"}},
+		"this driver knows influxdb2":                {DBMethod: &v1beta1.PushDatabase{}},
+		"dbMethod.redis.redisClientConfig.addr":      {DBMethod: &v1beta1.PushDatabase{Redis: &v1beta1.PushRedis{Client: &v1beta1.RedisClient{Addr: "host"}}}},
+		"dbMethod.redis.redisClientConfig.db":        {DBMethod: &v1beta1.PushDatabase{Redis: &v1beta1.PushRedis{Client: &v1beta1.RedisClient{Addr: "host:1", DB: -1}}}},
+		"dbMethod.mysql.mysqlClientConfig: is":       {DBMethod: &v1beta1.PushDatabase{MySQL: &v1beta1.PushMySQL{}}},
+		"dbMethod.mysql.mysqlClientConfig: database": {DBMethod: &v1beta1.PushDatabase{MySQL: &v1beta1.PushMySQL{Client: &v1beta1.MySQLClient{Addr: "host:1"}}}},
 	} {
-		if _, err := New(method, "", slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := New(method, Secrets{}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
 		}
 	}
@@ -64,7 +68,7 @@ func TestASlowDestinationHoldsNobody(t *testing.T) {
 	release := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	defer server.Close()
-	p, err := New(&v1beta1.PushMethod{HTTP: &v1beta1.PushHTTP{HostName: server.URL}}, "", slog.New(slog.DiscardHandler))
+	p, err := New(&v1beta1.PushMethod{HTTP: &v1beta1.PushHTTP{HostName: server.URL}}, Secrets{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
