@@ -23,21 +23,17 @@ import (
 	"time"
 
 	miekg "github.com/miekg/dns"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/kedge-io/kedge/pkg/kube"
 )
 
 const (
 	// checkEvery is how often the host's resolv.conf and the listen addresses are compared with what is in use.
 	checkEvery = 10 * time.Second
-	// firstPause and lastPause bound the time between two attempts to reach the API at start, each of which may take
-	// askTimeout.
-	firstPause = 100 * time.Millisecond
-	lastPause  = time.Second
-	askTimeout = 5 * time.Second
 	// probeTimeout bounds the query that Ready sends to this server.
 	probeTimeout = time.Second
 )
@@ -158,7 +154,7 @@ func (d *DNS) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	wg.Go(func() {
-		if awaitAccess(ctx, d.client) {
+		if kube.AwaitAccess(ctx, d.ask) {
 			wg.Go(func() { watchCustom(ctx, d.client, d.setCustom) })
 			d.cluster.run(ctx)
 		}
@@ -224,25 +220,10 @@ func (d *DNS) adopt(ctx context.Context, upstreams []string, next, good custom) 
 	return good
 }
 
-// awaitAccess waits until the API answers and lets this node read: on the first start of a site the roles appear after
-// the API does, and the informers would log every attempt as an error and wait longer after each. It says whether
-// ctx still lives.
-func awaitAccess(ctx context.Context, client kubernetes.Interface) bool {
-	pause := firstPause
-	for {
-		ask, cancel := context.WithTimeout(ctx, askTimeout)
-		_, err := client.CoreV1().Services("default").Get(ask, "kubernetes", metav1.GetOptions{})
-		cancel()
-		if err == nil || apierrors.IsNotFound(err) {
-			return true
-		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(pause):
-			pause = min(2*pause, lastPause)
-		}
-	}
+// ask is the first question to the API.
+func (d *DNS) ask(ctx context.Context) error {
+	_, err := d.client.CoreV1().Services("default").Get(ctx, "kubernetes", metav1.GetOptions{})
+	return err
 }
 
 // corefile renders the configuration for the given upstreams and custom configuration.

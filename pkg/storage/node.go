@@ -12,12 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/record"
-)
 
-// lastPause is the longest time between two attempts to reach the API at start, each of which may take askTimeout.
-const (
-	lastPause  = time.Second
-	askTimeout = 5 * time.Second
+	"github.com/kedge-io/kedge/pkg/kube"
 )
 
 // NodeConfig says for which node and where directories are made.
@@ -76,29 +72,16 @@ func (n *Node) Run(ctx context.Context) error {
 	recorder, end := newRecorder(n.client, "kedge-storage-node", n.cfg.NodeName)
 	defer end()
 	n.events = recorder
-	if n.awaitAccess(ctx) {
+	if kube.AwaitAccess(ctx, n.ask) {
 		n.volumes.run(ctx, n.cfg.Log)
 	}
 	return nil
 }
 
-// awaitAccess waits until the API answers and lets this node read volumes: on the first start of a site the roles appear
-// after the API does, and the informer would log every attempt as an error. It says whether ctx still lives.
-func (n *Node) awaitAccess(ctx context.Context) bool {
-	one := metav1.ListOptions{LabelSelector: nodeLabel + "=" + nodeLabelValue(n.cfg.NodeName), Limit: 1}
-	for pause := firstRetry; ; pause = min(2*pause, lastPause) {
-		ask, cancel := context.WithTimeout(ctx, askTimeout)
-		_, err := n.client.CoreV1().PersistentVolumes().List(ask, one)
-		cancel()
-		if err == nil {
-			return true
-		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(pause):
-		}
-	}
+// ask is the first question to the API.
+func (n *Node) ask(ctx context.Context) error {
+	_, err := n.client.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{LabelSelector: nodeLabel + "=" + nodeLabelValue(n.cfg.NodeName), Limit: 1})
+	return err
 }
 
 // Ready says whether volumes can be made on this node; it does not ask the API.

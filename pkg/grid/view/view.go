@@ -38,7 +38,8 @@ type View struct {
 	cfg      Config
 	services cache.SharedIndexInformer
 	nodes    cache.SharedIndexInformer
-	needed   chan struct{} // closed when the first Service keeps its traffic inside a unit
+	ask      func(context.Context) error // the first question to the API
+	needed   chan struct{}               // closed when the first Service keeps its traffic inside a unit
 	once     sync.Once
 }
 
@@ -67,6 +68,10 @@ func (v *View) Prepare() error {
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return fmt.Errorf("make grid traffic client: %w", err)
+	}
+	v.ask = func(ctx context.Context) error {
+		_, err := client.CoreV1().Services(metav1.NamespaceDefault).List(ctx, metav1.ListOptions{Limit: 1})
+		return err
 	}
 	follow := func(resource string, example runtime.Object, slim cache.TransformFunc, differs func(old, now metav1.Object) bool) cache.SharedIndexInformer {
 		source := cache.NewFilteredListWatchFromClient(client.CoreV1().RESTClient(), resource, metav1.NamespaceAll, func(*metav1.ListOptions) {})
@@ -150,7 +155,11 @@ func (v *View) Run(ctx context.Context) error {
 			v.cfg.Changed()
 		}
 	}
-	wait.Go(func() { follow(v.services) })
+	wait.Go(func() {
+		if kube.AwaitAccess(ctx, v.ask) {
+			follow(v.services)
+		}
+	})
 	select {
 	case <-ctx.Done():
 	case <-v.needed:

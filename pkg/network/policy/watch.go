@@ -106,8 +106,18 @@ func (w *watch) start(ctx context.Context) bool {
 
 // follow begins to watch the policies.
 func (w *watch) follow(ctx context.Context) {
-	go w.policies.loop.RunWithContext(ctx)
+	go func() {
+		if kube.AwaitAccess(ctx, w.ask) {
+			w.policies.loop.RunWithContext(ctx)
+		}
+	}()
 	go w.awaitSynced(ctx, w.policies)
+}
+
+// ask is the first question to the API.
+func (w *watch) ask(ctx context.Context) error {
+	_, err := w.client.NetworkingV1().NetworkPolicies(metav1.NamespaceAll).List(ctx, metav1.ListOptions{Limit: 1})
+	return err
 }
 
 // awaitSynced pokes when the first lists are complete: an empty list makes no event.
