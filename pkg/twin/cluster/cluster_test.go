@@ -105,3 +105,34 @@ func TestFairTurns(t *testing.T) {
 		t.Errorf("%d devices, %d reports, %d of the busy one", len(seen), total, seen["n/d0"])
 	}
 }
+
+// TestReportsOnDiskAreNewerThanTheTwin loses power after a report was kept and before the twin was.
+func TestReportsOnDiskAreNewerThanTheTwin(t *testing.T) {
+	h, err := hub.New(hub.Config{Dir: t.TempDir(), Node: "n", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.Store().Close() })
+	at := func(value, ms string) *v1beta1.Value {
+		return &v1beta1.Value{Value: value, Metadata: map[string]string{"timestamp": ms}}
+	}
+	d := &v1beta1.Device{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "d"}, Spec: v1beta1.DeviceSpec{Properties: []v1beta1.Property{{Name: "old"}, {Name: "new"}}}}
+	if err := errors.Join(h.PutDevice(d), h.Report("n/d", []hub.Reading{{Property: "old", Reported: at("1", "1000")}, {Property: "new", Reported: at("1", "3000")}})); err != nil {
+		t.Fatal(err)
+	}
+	l := New(Config{Hub: h, Log: slog.New(slog.DiscardHandler)})
+	kept := newPublisher(l)
+	for i, ms := range []string{"1500", "2000"} {
+		kept.keep([]report{{Key: "n/d", sequence: uint64(i + 1), Status: v1beta1.Status{Twins: []v1beta1.Twin{
+			{PropertyName: "old", Reported: at("after "+ms, ms), ObservedDesired: at("5", ms)}, {PropertyName: "new", Reported: at("0", ms)}, {PropertyName: "gone", Reported: at("0", ms)},
+		}}}, {Key: "n/other", sequence: uint64(i + 10)}})
+	}
+	newPublisher(l)
+	v, _ := h.Get("n/d")
+	if got := v.State.Twins["old"]; got.Reported.Value != "after 2000" || got.Observed.Value != "5" {
+		t.Errorf("%+v", got)
+	}
+	if got := v.State.Twins["new"]; got.Reported.Value != "1" || got.Observed != nil || len(v.State.Twins) != 2 {
+		t.Errorf("%+v of %d twins", got, len(v.State.Twins))
+	}
+}

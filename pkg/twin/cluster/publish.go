@@ -56,7 +56,32 @@ type landing struct {
 	ok     bool     // of a replay: go on at once
 }
 
+// recall takes over the newest report of each device that waits on disk: after a power cut it may be newer than the twin, which is written less
+// often, and an old value with a new number would follow a new value.
+func (l *Link) recall() error {
+	left := map[string]bool{}
+	for _, v := range l.cfg.Hub.List() {
+		left[v.Key] = true
+	}
+	newest := map[string]v1beta1.Status{}
+	err := l.cfg.Hub.Store().Newest(func(w store.Report) bool {
+		var r report
+		if err := json.Unmarshal(w.Data, &r); err == nil && left[r.Key] {
+			newest[r.Key] = r.Status
+			delete(left, r.Key)
+		}
+		return len(left) > 0
+	})
+	for key, status := range newest {
+		l.cfg.Hub.Recall(key, status)
+	}
+	return err
+}
+
 func newPublisher(l *Link) *publisher {
+	if err := l.recall(); err != nil {
+		l.cfg.Log.Warn("waiting reports cannot be read", "error", err)
+	}
 	return &publisher{
 		link: l, changes: l.cfg.Hub.Subscribe(hub.Specification|hub.Reported|hub.Refreshed, true), landed: make(chan landing, 1),
 		queued: map[string]bool{}, last: map[string]time.Time{}, tokens: float64(l.cfg.Rate), filled: time.Now(),

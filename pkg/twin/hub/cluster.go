@@ -193,3 +193,17 @@ func (h *Hub) write(bucket, key string, v any) error {
 	}
 	return h.store.Write(store.Change{Bucket: bucket, Key: key, Value: data})
 }
+
+// Recall takes over values of a report that are newer than what the hub read from disk. It tells nobody.
+func (h *Hub) Recall(key string, s v1beta1.Status) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	e := h.devices[key]
+	if e == nil {
+		return
+	}
+	if state, changed := merge.Recall(e.state, s); changed {
+		e.state = state
+		h.markDirty(key)
+	}
+}

@@ -8,6 +8,7 @@ package merge
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/kedge-io/kedge/pkg/apis/devices/v1beta1"
@@ -193,4 +194,34 @@ func Status(s State) v1beta1.Status {
 		out.Twins = append(out.Twins, v1beta1.Twin{PropertyName: name, Reported: t.Reported, ObservedDesired: t.Observed})
 	}
 	return out
+}
+
+// Recall takes over what a report of the same device says, where it is newer.
+func Recall(s State, from v1beta1.Status) (State, bool) {
+	changed := false
+	s = s.Clone()
+	for _, r := range from.Twins {
+		t, known := s.Twins[r.PropertyName]
+		if !known || r.Reported == nil || stamp(r.Reported) <= stamp(t.Reported) {
+			continue
+		}
+		t.Reported, changed = r.Reported, true
+		if stamp(r.ObservedDesired) >= stamp(t.Observed) {
+			t.Observed = r.ObservedDesired
+		}
+		s.Twins[r.PropertyName] = t
+	}
+	return s, changed
+}
+
+// stamp is the time of a value in milliseconds, 0 for none.
+func stamp(v *v1beta1.Value) int64 {
+	if v == nil {
+		return 0
+	}
+	n, err := strconv.ParseInt(v.Metadata["timestamp"], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
 }

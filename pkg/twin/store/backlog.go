@@ -99,6 +99,22 @@ func (s *Store) Oldest(count int) (reports []Report, err error) {
 	return reports, err
 }
 
+// Newest calls do for reports from the last one backwards, until there are no more or do says no.
+func (s *Store) Newest(do func(Report) (more bool)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.db == nil {
+		return nil
+	}
+	return s.db.View(func(tx *bolt.Tx) error {
+		c := tx.Bucket([]byte(backlog)).Cursor()
+		for k, v := c.Last(); k != nil && do(Report{number(k), bytes.Clone(v)}); k, v = c.Prev() {
+			continue
+		}
+		return nil
+	})
+}
+
 // Remove deletes reports that have arrived, in one transaction.
 func (s *Store) Remove(sequences []uint64) error {
 	s.mu.Lock()

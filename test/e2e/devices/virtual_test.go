@@ -64,7 +64,15 @@ func TestDeviceOfANodeThatIsCutOff(t *testing.T) {
 	s.node.Reboot()
 	s.node.Start()
 	again := s.start("mapper", "virtual")
-	s.awaitLocal("temperature-v1", "sample-period", "reported", "702")
+	for name, value := range map[string]string{"temperature-v1": "702", "sensor-1": "804", "sensor-2": "901"} {
+		s.lab.Await("the driver at work after the reboot", patience, func() error {
+			if got := fmt.Sprint(writesTo(again, name)); got != "["+value+"]" {
+				return fmt.Errorf("the device %s was told %s, want %s", name, got, value)
+			}
+			return nil
+		})
+		s.awaitLocal(name, "sample-period", "reported", value)
+	}
 	if got, err := s.field("devicestatus", "temperature-v1", twinOf("sample-period", "reported")); err != nil || got != "600" {
 		t.Errorf("the cluster has %q over a link that is cut, %v", got, err)
 	}
