@@ -46,6 +46,21 @@ metadata: {name: greeting}
 data: {text: %s}
 `
 
+const kind = `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: boats.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: boats, singular: boat, kind: Boat}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {%s: {type: string, description: of oak}}}}}}
+`
+
 // TestNewcomer drops a file, edits it, breaks it, mends it and removes it.
 func TestNewcomer(t *testing.T) {
 	l, s1 := site(t)
@@ -83,6 +98,7 @@ func TestNewcomer(t *testing.T) {
 		}
 	}
 
+	explain(l, s1, put)
 	put(fmt.Sprintf(app, 1, "fourth"))
 	await(l, s1, "hello", "True", "2 objects")
 	if err := os.Remove(file); err != nil {
@@ -94,6 +110,20 @@ func TestNewcomer(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// explain checks that documents of a kind that the folder brings follow its definition.
+func explain(l *lab.Lab, s1 *lab.Node, put func(string)) {
+	for _, field := range []string{"keel", "mast"} {
+		put(fmt.Sprintf(kind, field))
+		l.Await("the documents name the field "+field, limit, func() error {
+			said, err := s1.Run("kedge", "kubectl", "explain", "boats.spec."+field)
+			if err == nil && !strings.Contains(said, "of oak") {
+				err = fmt.Errorf("kubectl explain says %s", said)
+			}
+			return err
+		})
+	}
 }
 
 // await waits until kubectl get addons shows a file as ready or not, with a message that contains a text.
