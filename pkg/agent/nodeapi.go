@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"context"
+
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -15,8 +17,16 @@ func (a *Agent) nodeAPI() (*autonomy.NodeAPI, error) {
 		DataDir: a.cfg.DataDir, NodeName: a.cfg.NodeName, NodeIPs: a.cfg.NodeIPs,
 		Server: a.cluster.ServerURL, ServerHere: a.cluster.ServerURL != balancerURL, Alone: a.cluster.alone,
 		ServiceIPs: a.cluster.ServiceIPs, ClusterDomain: a.cluster.Domain, PodCIDRs: a.cluster.ClusterCIDRs, Log: a.log,
-		Filters: a.filters(),
+		Filters: a.filters(), Reach: a.reach,
 	})
+}
+
+// reach says whether a server takes connections; of one in this process it is not known before it is asked.
+func (a *Agent) reach(ctx context.Context) error {
+	if b := a.balancer.Load(); b != nil {
+		return b.Reach(ctx)
+	}
+	return nil
 }
 
 // endpointSlices are what consumers of Services read.

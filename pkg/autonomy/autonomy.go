@@ -51,6 +51,8 @@ type Config struct {
 	// Server is the URL of the way to the server. With ServerHere, the server is started by the same process.
 	Server     string
 	ServerHere bool
+	// Reach, when set, says at little cost whether there is any use in asking the server.
+	Reach func(context.Context) error
 	// Alone says that no server answered a moment ago: nothing waits for one.
 	Alone bool
 	// ServiceIPs are the addresses of the Service kubernetes, ClusterDomain is where its name lives, PodCIDRs are where pods come from.
@@ -156,7 +158,7 @@ func (n *NodeAPI) connect() error {
 	}
 	var err error
 	n.link, err = link.New(link.Config{
-		Server: n.cfg.Server, CA: n.nodes.ServerCA, Probe: credential(n.nodes.ClientKubelet), Patience: patience, Log: n.cfg.Log,
+		Server: n.cfg.Server, CA: n.nodes.ServerCA, Probe: credential(n.nodes.ClientKubelet), Reach: n.cfg.Reach, Patience: patience, Log: n.cfg.Log,
 	})
 	if err != nil {
 		return err
@@ -166,7 +168,7 @@ func (n *NodeAPI) connect() error {
 		return err
 	}
 	n.cache, err = cache.Open(cache.Config{
-		Path: n.paths.Store, StoreKey: key, Link: n.link, NodeName: n.cfg.NodeName, Log: n.cfg.Log,
+		Path: n.paths.Store, StoreKey: key, Link: n.link, Shared: credential(n.nodes.Controller), NodeName: n.cfg.NodeName, Log: n.cfg.Log,
 	})
 	if err == nil && n.cfg.Alone && n.cache.Lost() != "" {
 		n.cfg.Log.Warn("this node starts without its server and without all that it knew", "store", n.cache.Lost())

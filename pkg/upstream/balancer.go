@@ -13,12 +13,16 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Limits of the balancer.
 const (
 	maxConnections = 1024
 	dialTimeout    = 5 * time.Second
+	// patience is how long a client is not suspected of having left before there is a connection for it.
+	patience = time.Second
 	// failedFor is how long a server that could not be dialed is tried last.
 	failedFor = 10 * time.Second
 )
@@ -142,11 +146,15 @@ func (b *Balancer) Drop(server string) {
 // pass connects one local connection with a server, until either side closes or ctx is done.
 func (b *Balancer) pass(ctx context.Context, near net.Conn) {
 	defer near.Close()
+	begin := time.Now()
 	far := b.connect(ctx)
 	if far == nil {
 		return
 	}
 	defer b.forget(far)
+	if time.Since(begin) > patience && left(near) {
+		return
+	}
 	stop := context.AfterFunc(ctx, func() {
 		_ = near.Close()
 		_ = far.Close()
@@ -156,6 +164,62 @@ func (b *Balancer) pass(ctx context.Context, near net.Conn) {
 	both.Go(func() { pour(far, near) })
 	pour(near, far)
 	both.Wait()
+}
+
+// left says whether a client has closed its connection while there was none to a server. What it had written by then would cost the line a
+// handshake that nobody waits for.
+func left(c net.Conn) bool {
+	t, ok := c.(*net.TCPConn)
+	if !ok {
+		return false
+	}
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return false
+	}
+	closed := false
+	_ = raw.Control(func(fd uintptr) { // or it is taken for open
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		closed = err == nil && info.State != unix.BPF_TCP_ESTABLISHED
+	})
+	return closed
+}
+
+// Reach says whether any server takes connections, without the cost of one that is used. All are asked at once.
+func (b *Balancer) Reach(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	servers := b.order(time.Now())
+	if len(servers) == 0 {
+		return errors.New("no server is known")
+	}
+	answers := make(chan error, len(servers))
+	for _, server := range servers {
+		go func() { answers <- b.touch(ctx, server) }()
+	}
+	var failures error
+	for range servers {
+		err := <-answers
+		if err == nil {
+			return nil
+		}
+		failures = errors.Join(failures, err)
+	}
+	return failures
+}
+
+// touch opens a connection and closes it.
+func (b *Balancer) touch(ctx context.Context, server string) error {
+	u, err := url.Parse(server)
+	if err != nil {
+		return err
+	}
+	d := net.Dialer{Timeout: dialTimeout, Control: limitBackoff}
+	c, err := d.DialContext(ctx, "tcp", u.Host)
+	if err != nil {
+		return err
+	}
+	return c.Close()
 }
 
 // pour copies one direction, then tells the receiver that no more comes. When the receiver is gone, the sender is told too.

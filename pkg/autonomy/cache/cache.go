@@ -57,6 +57,8 @@ type Config struct {
 	Path     string
 	StoreKey []byte
 	Link     *link.Link
+	// Shared, when set, is tried before the reader's own credential for all readers but the kubelet, so that they share a connection too.
+	Shared link.Credential
 	// NodeName is this node's name.
 	NodeName string
 	Log      *slog.Logger

@@ -251,3 +251,21 @@ func TestNothingIsKnownBeforeTheFirstList(t *testing.T) {
 		t.Errorf("a scope that is known to be empty: %v", err)
 	}
 }
+
+func TestServicesAreSelectedByTheirFields(t *testing.T) {
+	for ip, want := range map[string]bool{"None": false, "10.43.0.9": true, "": true} {
+		o, err := object.Of(corev1.SchemeGroupVersion.WithKind("Service"), &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Name: "s", ResourceVersion: "1"}, Spec: corev1.ServiceSpec{ClusterIP: ip},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := NewSelector("", "", "spec.clusterIP!=None")
+		if err != nil || !s.SupportedForServices() || s.Supported(false) {
+			t.Fatalf("%+v, %v", s, err)
+		}
+		if got := s.Matches(o); got != want {
+			t.Errorf("cluster IP %q: %v", ip, got)
+		}
+	}
+}

@@ -14,8 +14,10 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/kedge-io/kedge/pkg/autonomy/filter"
 	"github.com/kedge-io/kedge/pkg/autonomy/link"
 	"github.com/kedge-io/kedge/pkg/autonomy/object"
+	"github.com/kedge-io/kedge/pkg/autonomy/slim"
 )
 
 // Times and sizes of following the server.
@@ -39,6 +41,10 @@ func (s *Scope) Use(c link.Credential) (release func()) {
 	s.users++
 	if !slices.Contains(s.credentials, c) {
 		s.credentials = append([]link.Credential{c}, s.credentials...) // the last to come is the first to try
+		if shared := s.cache.cfg.Shared; shared != (link.Credential{}) && s.key.Asker != filter.Kubelet {
+			s.credentials = slices.DeleteFunc(s.credentials, func(o link.Credential) bool { return o == shared })
+			s.credentials = append([]link.Credential{shared}, s.credentials...)
+		}
 		s.strikes = 0
 	}
 	s.start()
@@ -287,6 +293,7 @@ func (s *Scope) ask(ctx context.Context, query url.Values) (*http.Response, erro
 	}
 	req.Header.Set("Accept", object.Accept(true))
 	req.Header.Set("User-Agent", "kedge-node-api")
+	s.askSlim(req)
 	doubt := time.AfterFunc(headerTime, l.Doubt)
 	resp, err := transport.RoundTrip(req)
 	doubt.Stop()
@@ -301,7 +308,16 @@ func (s *Scope) ask(ctx context.Context, query url.Values) (*http.Response, erro
 		_ = resp.Body.Close()
 		return nil, object.ReadError(resp.Header.Get("Content-Type"), data, resp.StatusCode)
 	}
+	slim.Open(resp)
 	return resp, nil
+}
+
+// askSlim has a watch say where it is when that has not been known for long.
+func (s *Scope) askSlim(req *http.Request) {
+	s.mu.Lock()
+	known := s.confirmed
+	s.mu.Unlock()
+	slim.Ask(req, progressEvery-min(time.Since(known), progressEvery), progressEvery)
 }
 
 // ResourcePath is the path of the collection of a key.

@@ -324,6 +324,13 @@ func (s *Scope) Synced() bool {
 	return s.synced
 }
 
+// Fresh says whether the scope follows the server at present.
+func (s *Scope) Fresh() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fresh
+}
+
 // Count is the number of objects.
 func (s *Scope) Count() int {
 	s.mu.Lock()

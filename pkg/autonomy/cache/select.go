@@ -2,6 +2,7 @@ package cache
 
 import (
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -47,6 +48,13 @@ func (s Selector) Supported(pods bool) bool {
 	return true
 }
 
+// SupportedForServices says the same of Services.
+func (s Selector) SupportedForServices() bool {
+	return !slices.ContainsFunc(s.Fields.Requirements(), func(r fields.Requirement) bool {
+		return r.Field != "metadata.name" && r.Field != "metadata.namespace" && r.Field != "spec.clusterIP" && r.Field != "spec.type"
+	})
+}
+
 // Matches says whether an object is selected.
 func (s Selector) Matches(o *object.Object) bool {
 	if s.Namespace != "" && s.Namespace != o.Namespace {
@@ -64,13 +72,18 @@ func (s Selector) Matches(o *object.Object) bool {
 
 func fieldsOf(o *object.Object) fields.Set {
 	set := fields.Set{"metadata.name": o.Name, "metadata.namespace": o.Namespace}
-	if o.Kind.Group != "" || o.Kind.Kind != "Pod" {
+	if o.Kind.Group != "" || o.Kind.Kind != "Pod" && o.Kind.Kind != "Service" {
 		return set
 	}
-	if decoded, err := o.Decode(); err == nil {
-		if pod, ok := decoded.(*corev1.Pod); ok {
-			set["spec.nodeName"], set["status.phase"] = pod.Spec.NodeName, string(pod.Status.Phase)
-		}
+	decoded, err := o.Decode()
+	if err != nil {
+		return set
+	}
+	switch d := decoded.(type) {
+	case *corev1.Pod:
+		set["spec.nodeName"], set["status.phase"] = d.Spec.NodeName, string(d.Status.Phase)
+	case *corev1.Service:
+		set["spec.clusterIP"], set["spec.type"] = d.Spec.ClusterIP, string(d.Spec.Type)
 	}
 	return set
 }

@@ -10,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -55,6 +54,8 @@ type Config struct {
 	CA string
 	// Probe is who asks whether the server is there.
 	Probe Credential
+	// Reach, when set, says whether there is any use in a probe, at less cost.
+	Reach func(context.Context) error
 	// Patience is how long a server that does not answer may still be starting.
 	Patience time.Duration
 	Log      *slog.Logger
@@ -62,9 +63,11 @@ type Config struct {
 
 // Link is the way to the server. It is safe for concurrent use.
 type Link struct {
-	cfg    Config
-	server *url.URL
-	doubt  chan struct{}
+	cfg     Config
+	server  *url.URL
+	doubt   chan struct{}
+	account account
+	probing sync.Mutex // held during the one probe of a search
 
 	mu      sync.Mutex
 	state   State
@@ -78,7 +81,7 @@ type epoch struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	mu     sync.Mutex
-	ways   map[way]*http.Transport
+	ways   map[way]*counted
 }
 
 type way struct {
@@ -97,7 +100,7 @@ func New(cfg Config) (*Link, error) {
 
 func newEpoch() *epoch {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &epoch{ctx: ctx, cancel: cancel, ways: map[way]*http.Transport{}}
+	return &epoch{ctx: ctx, cancel: cancel, ways: map[way]*counted{}}
 }
 
 // Server is the URL that requests go to.
@@ -151,14 +154,14 @@ func (l *Link) Doubt() {
 }
 
 // Transport carries requests under an identity until the link is lost. With upgrade it is for connections that become streams.
-func (l *Link) Transport(c Credential, upgrade bool) (*http.Transport, error) {
+func (l *Link) Transport(c Credential, upgrade bool) (http.RoundTripper, error) {
 	l.mu.Lock()
 	e := l.epoch
 	l.mu.Unlock()
 	return l.transport(e, way{c, upgrade})
 }
 
-func (l *Link) transport(e *epoch, w way) (*http.Transport, error) {
+func (l *Link) transport(e *epoch, w way) (*counted, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if t, ok := e.ways[w]; ok {
@@ -182,14 +185,18 @@ func (l *Link) transport(e *epoch, w way) (*http.Transport, error) {
 	t := &http.Transport{
 		TLSClientConfig: settings, ForceAttemptHTTP2: !w.upgrade, TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 90 * time.Second,
 		MaxIdleConnsPerHost: 4,
-		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: -1}).DialContext,
+		DialContext:         l.dial,
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 	}
 	if w.upgrade {
 		t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
 	}
-	e.ways[w] = t
-	return t, nil
+	c := &counted{Transport: t, account: &l.account, log: l.cfg.Log}
+	if !w.upgrade {
+		c.gate = make(chan struct{}, 1)
+	}
+	e.ways[w] = c
+	return c, nil
 }
 
 // Run watches the link until ctx is done.
@@ -217,7 +224,7 @@ func (l *Link) Run(ctx context.Context) {
 	}
 }
 
-// search probes until the server answers. Probes overlap: one that began before the link came back would hold up the next.
+// search probes until the server answers. Attempts overlap: one that began before the link came back would hold up the next.
 func (l *Link) search(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	var probes sync.WaitGroup
@@ -226,15 +233,11 @@ func (l *Link) search(ctx context.Context) {
 	won := make(chan struct{}, 1)
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, longestPause) {
 		probes.Go(func() {
-			e := newEpoch()
-			if err := l.probe(ctx, e, probeTimeout); err != nil {
-				e.end()
-				return
-			}
-			l.find(e)
-			select {
-			case won <- struct{}{}:
-			default:
+			if l.attempt(ctx) {
+				select {
+				case won <- struct{}{}:
+				default:
+				}
 			}
 		})
 		if state, _, _ := l.State(); state == Starting {
@@ -248,6 +251,27 @@ func (l *Link) search(ctx context.Context) {
 		case <-time.After(pause/2 + rand.N(pause)):
 		}
 	}
+}
+
+// attempt looks for the server once. Where that can be found out by a packet, only one attempt at a time makes a whole connection: each is
+// several kilobytes.
+func (l *Link) attempt(ctx context.Context) (found bool) {
+	if l.cfg.Reach != nil {
+		reach, cancel := context.WithTimeout(ctx, probeTimeout)
+		err := l.cfg.Reach(reach)
+		cancel()
+		if err != nil || !l.probing.TryLock() {
+			return false
+		}
+		defer l.probing.Unlock()
+	}
+	e := newEpoch()
+	if ctx.Err() != nil || l.probe(ctx, e, probeTimeout) != nil {
+		e.end()
+		return false
+	}
+	l.find(e)
+	return true
 }
 
 // probe asks the server for a sign of life.

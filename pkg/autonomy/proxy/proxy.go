@@ -242,6 +242,8 @@ type State struct {
 	// FullLists is how many lists the server was asked for since the start, HeldWrites how many writes wait for it.
 	FullLists  int64 `json:"fullLists"`
 	HeldWrites int   `json:"heldWrites"`
+	// Traffic is what was exchanged with the server since the start.
+	Traffic link.Traffic `json:"traffic"`
 	// Prepared says that the node could identify and authorize its pods by itself.
 	Prepared bool `json:"prepared"`
 }
@@ -251,7 +253,7 @@ func (p *Proxy) state(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", object.MediaJSON)
 	_ = json.NewEncoder(w).Encode(State{ // the client may be gone
 		Server: state.String(), Since: since, FullLists: p.cfg.Cache.FullLists(), HeldWrites: len(p.held()),
-		Prepared: p.prepared(),
+		Prepared: p.prepared(), Traffic: p.cfg.Link.Traffic(),
 	})
 }
 

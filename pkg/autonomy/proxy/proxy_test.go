@@ -72,6 +72,12 @@ func TestScopeKeys(t *testing.T) {
 	if a, b := ask(filter.KubeProxy, core("nodes"), "", "n", "metadata.name=n", ""), ask(filter.Kubelet, core("nodes"), "", "n", "", ""); a != b {
 		t.Errorf("this node is followed twice: %+v, %+v", a, b)
 	}
+	if a, b := ask(filter.KubeProxy, core("services"), "", "", "spec.clusterIP!=None", "!x"), ask(filter.Kubelet, core("services"), "", "", "", ""); a != b {
+		t.Errorf("all Services are followed twice: %+v, %+v", a, b)
+	}
+	if k := ask(filter.KubeProxy, core("services"), "", "", "status.phase=x", ""); k.Fields == "" {
+		t.Error("a field that cannot be selected by here is not left to the server")
+	}
 	secret := ask(filter.Kubelet, core("secrets"), "ns", "s", "metadata.name=s", "")
 	for name, other := range map[string]cache.Key{
 		"another asker": ask(filter.Controllers, core("secrets"), "ns", "s", "metadata.name=s", ""),

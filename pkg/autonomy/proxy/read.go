@@ -66,7 +66,11 @@ func scopeKey(q *question, node string) cache.Key {
 	}
 	whole := k.Namespace == "" && k.Fields == ""
 	switch q.Resource {
-	case "services", "endpointslices", "namespaces":
+	case "services":
+		if s, err := cache.NewSelector("", "", k.Fields); err == nil && k.Namespace == "" && s.SupportedForServices() {
+			k.Asker, k.Labels, k.Fields = "", "", "" // all is selected here
+		}
+	case "endpointslices", "namespaces":
 		if whole {
 			k.Asker, k.Labels = "", "" // labels are selected here
 		}
@@ -81,11 +85,14 @@ func scopeKey(q *question, node string) cache.Key {
 // readScope answers one of the node's own parts from the scope that it asks for.
 func (p *Proxy) readScope(w http.ResponseWriter, r *http.Request, q *question) {
 	key := scopeKey(q, p.cfg.NodeName)
-	labels := ""
+	labels, fields := "", ""
 	if key.Labels == "" {
 		labels = q.options.LabelSelector
 	}
-	selector, err := cache.NewSelector("", labels, "")
+	if key.Fields == "" {
+		fields = q.options.FieldSelector
+	}
+	selector, err := cache.NewSelector("", labels, fields)
 	if err != nil {
 		p.fail(w, r, apierrors.NewBadRequest(err.Error()))
 		return
