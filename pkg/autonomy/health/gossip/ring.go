@@ -29,6 +29,7 @@ const (
 	goodbye    = 500 * time.Millisecond // telling the others that kedge stops
 	askEvery   = 5 * time.Second        // a lost neighbour's machine
 	rejoinMost = 15 * time.Second       // the longest pause between attempts at those that are missing
+	seedMost   = 5 * time.Minute        // the same for addresses where nobody was ever met: they may be behind a line that costs
 )
 
 // ring is this node's membership in the gossip of one unit.
@@ -37,9 +38,18 @@ type ring struct {
 	place note.Place // but for its seeds
 	list  *memberlist.Memberlist
 
+	near *net.IPNet // when not nil, nobody outside is a neighbour
+
 	mu    sync.Mutex
 	seeds []string
 	views views
+	tried map[string]*trial // seeds that were never met
+}
+
+// trial is what is known of an address where nobody was ever met.
+type trial struct {
+	pause time.Duration
+	next  time.Time
 }
 
 // unitKey derives the key of a unit from the cluster's, so that units cannot read each other's messages by mistake.
@@ -53,7 +63,7 @@ func startRing(ctx context.Context, cfg Config, place note.Place) (*ring, error)
 	if err != nil {
 		return nil, fmt.Errorf("derive key of the unit: %w", err)
 	}
-	r := &ring{self: cfg.NodeName, place: place, seeds: place.Seeds, views: views{}}
+	r := &ring{self: cfg.NodeName, place: place, seeds: place.Seeds, views: views{}, tried: map[string]*trial{}}
 	t, err := listen(ctx, netip.AddrPortFrom(cfg.Address, uint16(place.Port)))
 	if err != nil {
 		return nil, err
@@ -71,7 +81,7 @@ func startRing(ctx context.Context, cfg Config, place note.Place) (*ring, error)
 		if err != nil {
 			return nil, errors.Join(err, t.Shutdown())
 		}
-		c.CIDRsAllowed = []net.IPNet{near}
+		c.CIDRsAllowed, r.near = []net.IPNet{near}, &near
 	}
 	if r.list, err = memberlist.Create(c); err != nil {
 		return nil, errors.Join(fmt.Errorf("start gossip: %w", err), t.Shutdown())
@@ -163,7 +173,11 @@ func (r *ring) rejoin() bool {
 	missing := map[string]bool{}
 	r.mu.Lock()
 	for _, seed := range r.seeds {
-		missing[net.JoinHostPort(seed, strconv.Itoa(r.place.Port))] = true
+		if address := net.JoinHostPort(seed, strconv.Itoa(r.place.Port)); present[address] {
+			delete(r.tried, address)
+		} else if r.worthTrying(seed, address, time.Now()) {
+			missing[address] = true
+		}
 	}
 	for _, address := range r.views.missing() {
 		missing[address.String()] = true
@@ -178,6 +192,24 @@ func (r *ring) rejoin() bool {
 		_, _ = r.list.Join([]string{address}) // it logs; the next attempt comes
 	}
 	return found
+}
+
+// worthTrying says whether a seed is to be asked now: less and less often while nobody is there. The lock is held.
+func (r *ring) worthTrying(seed, address string, now time.Time) bool {
+	if ip := net.ParseIP(seed); r.near != nil && (ip == nil || !r.near.Contains(ip)) {
+		return false
+	}
+	t := r.tried[address]
+	if t == nil {
+		t = &trial{pause: time.Second}
+		r.tried[address] = t
+	}
+	if now.Before(t.next) {
+		return false
+	}
+	t.pause = min(2*t.pause, seedMost)
+	t.next = now.Add(t.pause)
+	return true
 }
 
 // NotifyJoin implements memberlist.EventDelegate.
@@ -213,6 +245,9 @@ func (r *ring) move(to note.Place) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !slices.Equal(r.seeds, to.Seeds) {
+		clear(r.tried)
+	}
 	r.seeds = to.Seeds
 	return true
 }
