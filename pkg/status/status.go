@@ -98,7 +98,8 @@ func (s *Server) Run(ctx context.Context) error {
 	watchdog := make(chan struct{})
 	go func() {
 		defer close(watchdog)
-		s.cfg.Systemd.keepAlive(ctx, func() bool { return supervisor.AllReady(s.cfg.Components()) })
+		ready := lately{within: s.cfg.Systemd.watchdog, at: map[string]time.Time{}}
+		s.cfg.Systemd.keepAlive(ctx, func() bool { return ready.all(s.cfg.Components(), time.Now()) })
 	}()
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()

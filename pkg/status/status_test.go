@@ -179,3 +179,30 @@ func TestWatchdogIsPingedOnlyWhileReady(t *testing.T) {
 		t.Errorf("pinged while not ready: %q", got)
 	}
 }
+
+// TestReadyLately has parts that are never ready at the same time, and one that stays away.
+func TestReadyLately(t *testing.T) {
+	begin := time.Now()
+	l := lately{within: 5 * time.Minute, at: map[string]time.Time{}}
+	look := func(minute int, a, b supervisor.State) bool {
+		return l.all([]supervisor.Status{{Name: "a", State: a}, {Name: "b", State: b}, {Name: "c", State: supervisor.Failed, Optional: true}},
+			begin.Add(time.Duration(minute)*time.Minute))
+	}
+	for i, want := range []bool{false, true, true, true} {
+		a, b := supervisor.Ready, supervisor.NotReady
+		if i%2 == 1 {
+			a, b = b, a
+		}
+		if got := look(i, a, b); got != want {
+			t.Errorf("in turn, minute %d: %v", i, got)
+		}
+	}
+	for minute, want := range map[int]bool{4: true, 7: true, 8: false, 30: false} {
+		if got := look(minute, supervisor.Ready, supervisor.NotReady); got != want {
+			t.Errorf("b was last ready in minute 3, minute %d: %v", minute, got)
+		}
+	}
+	if l.all(nil, begin) {
+		t.Error("nothing is ready")
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/kedge-io/kedge/pkg/supervisor"
 )
 
 // watchdogChances is how often readiness is asked for in the time that the watchdog waits.
@@ -62,6 +64,27 @@ func (s Systemd) send(message string) error {
 		return fmt.Errorf("tell systemd: %w", err)
 	}
 	return nil
+}
+
+// lately knows when each component was last ready. On a machine that is too busy to answer all checks at once, each answers now and then: to kill
+// kedge there would only make it busier.
+type lately struct {
+	within time.Duration
+	at     map[string]time.Time
+}
+
+// all says whether there are components, and each that may not fail alone was ready at some time within the period.
+func (l *lately) all(components []supervisor.Status, now time.Time) bool {
+	ok := len(components) > 0
+	for _, c := range components {
+		if c.State == supervisor.Ready || c.Optional {
+			l.at[c.Name] = now
+		}
+		if now.Sub(l.at[c.Name]) >= l.within {
+			ok = false
+		}
+	}
+	return ok
 }
 
 // keepAlive pings the watchdog whenever healthy answers yes, until ctx is done. It asks ten times per interval, so that

@@ -53,7 +53,7 @@ func (s *scene) torture(uplink *lab.Link, pods map[string]corev1.Pod) {
 	for range 4 {
 		s.a1.Kill()
 		s.a1.Start()
-		time.Sleep(rand.N(3 * time.Second)) // whatever it is doing then
+		<-time.After(rand.N(3 * time.Second)) // whatever it is doing then
 	}
 	s.a1.Kill()
 	s.a1.Start()
