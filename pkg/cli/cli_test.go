@@ -62,7 +62,7 @@ func TestBadUsageIsOneClearLine(t *testing.T) {
 		"server --debug=maybe":          `invalid boolean value "maybe"`,
 		"server --v eleven":             `--v: "eleven" is not a number from 0 to 10`,
 		"server --config /nowhere":      "config file /nowhere, named by --config, does not exist",
-		"server --server https://x":     "--server: several servers are not built yet",
+		"server --server https://x":     `server "https://x" has no port: write https://x:6443`,
 		"server --disable coredn":       `did you mean coredns?`,
 		"agent --server https://x":      "server \"https://x\" has no port: write https://x:6443",
 		"agent --cluster-cidr 10.0.0.0": "unknown flag --cluster-cidr",

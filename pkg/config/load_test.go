@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -93,7 +94,7 @@ func TestFileErrorsSayWhereAndWhat(t *testing.T) {
 		{"debug: true\ndebug: false\n", "f.yaml:2: debug: the key is there twice"},
 		{"- debug\n", "want lines of the form key: value"},
 		{"a: b: c\n", "mapping values are not allowed"},
-		{"server: https://a:6443\n", "f.yaml:1: server: several servers are not built yet"},
+		{"docker: true\n", "f.yaml:1: docker: kedge has its own containerd and works with no other runtime"},
 		{"token: a\ntoken-file: /b\n", "--token and --token-file are both set: keep one of them"},
 	} {
 		src := isolated(t, nil, nil)
@@ -126,14 +127,26 @@ func TestAgentTakesOnlyNodeSettings(t *testing.T) {
 	}
 }
 
-func TestUnbuiltSettingsAreRefusedFromEverySource(t *testing.T) {
-	for name, src := range map[string]Sources{
-		"--server":  isolated(t, nil, map[string][]string{"server": {"https://a:6443"}}),
-		"K3S_URL":   isolated(t, map[string]string{"K3S_URL": "https://a:6443"}, nil),
-		"KEDGE_URL": isolated(t, map[string]string{"K3S_URL": "https://a", "KEDGE_URL": "https://b"}, nil),
+func TestServersToJoin(t *testing.T) {
+	for want, src := range map[string]Sources{
+		"[https://a:6443]":                isolated(t, nil, map[string][]string{"server": {"https://a:6443"}}),
+		"[https://b:6443]":                isolated(t, map[string]string{"K3S_URL": "https://b:6443"}, nil),
+		"[https://c:6443 https://d:6443]": isolated(t, map[string]string{"K3S_URL": "https://a:1", "KEDGE_URL": "https://c:6443,https://d:6443"}, nil),
 	} {
-		if _, err := LoadServer(src); err == nil || err.Error() != name+": several servers are not built yet" {
-			t.Errorf("%s: %v", name, err)
+		if cfg, err := LoadServer(src); err != nil || fmt.Sprint(cfg.Servers) != want {
+			t.Errorf("%v, %v, want %s", cfg.Servers, err, want)
+		}
+	}
+	server, yes := []string{"https://a:6443"}, []string{"true"}
+	for want, flags := range map[string]map[string][]string{
+		"--server joins a cluster and --cluster-init makes one": {"server": server, "cluster-init": yes},
+		"remove --server":                    {"server": server, "datastore-endpoint": {"https://e:2379"}},
+		"need no --cluster-init":             {"cluster-init": yes, "datastore-endpoint": {"https://e:2379"}},
+		"--cluster-reset leaves this server": {"cluster-reset": yes, "server": server},
+		"use its own tools":                  {"cluster-reset": yes, "datastore-endpoint": {"https://e:2379"}},
+	} {
+		if _, err := LoadServer(isolated(t, nil, flags)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v", flags, err)
 		}
 	}
 }

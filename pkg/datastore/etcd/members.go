@@ -162,6 +162,9 @@ func (m *Member) Admit(ctx context.Context, name, peerURL string) (string, error
 		}
 		m.cfg.Log.Info("a server that is installed anew takes its place in the datastore", "server", NodeOf(name))
 	}
+	if slices.ContainsFunc(s.Cluster().Members(), func(one *membership.Member) bool { return one.IsLearner }) {
+		return "", ErrBusy // one at a time
+	}
 	now := time.Now()
 	members, err := s.AddMember(ctx, *membership.NewMemberAsLearner("", urls, "", &now))
 	if err != nil {

@@ -56,7 +56,7 @@ func share(ctx context.Context, cfg config.Server) (done func(context.Context) e
 	limited, cancel := context.WithTimeout(ctx, shareTime)
 	defer cancel()
 	var session *concurrency.Session
-	if session, err = concurrency.NewSession(client, concurrency.WithTTL(int(shareTime.Seconds())), concurrency.WithContext(limited)); err == nil {
+	if session, err = concurrency.NewSession(client, concurrency.WithTTL(int(shareTime.Seconds())), concurrency.WithContext(ctx)); err == nil {
 		err = concurrency.NewMutex(session, lockKey).Lock(limited)
 	}
 	if err != nil {
