@@ -71,8 +71,8 @@ func (n *Node) Run(ctx context.Context) error {
 	return nil
 }
 
-// Wanted says whether messages of the bus are wanted.
-func (n *Node) Wanted() bool { return n.edge.Wanted() }
+// Wanted says that the bus is to run when it has clients: rules whose source is rest may send to every node, and a node does not know them.
+func (*Node) Wanted() bool { return true }
 
 // Take keeps a message of the bus for the rules that want it; when it returns nil, a power cut does not lose it.
 func (n *Node) Take(topic string, payload []byte) error { return n.edge.Take(topic, payload) }

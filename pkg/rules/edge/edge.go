@@ -92,9 +92,6 @@ func (e *Edge) Run(ctx context.Context) error {
 	return errors.Join(err, e.queue.Close())
 }
 
-// Wanted says whether a rule wants messages of the bus, or gives it some: then it is to run.
-func (e *Edge) Wanted() bool { return len(e.current().Topics) > 0 }
-
 // Take keeps a message of the bus for the rules that want it.
 func (e *Edge) Take(topic string, payload []byte) error {
 	var rules []string

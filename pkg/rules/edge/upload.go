@@ -120,6 +120,7 @@ func (e *Edge) carry(ctx context.Context, rule string, slots chan struct{}) {
 		longest := linkRetry
 		if reached := (*targetError)(nil); errors.As(err, &reached) {
 			attempts, longest = attempts+1, targetRetry
+			heard = nil // that a server is there is known
 		}
 		e.cfg.Log.Debug("messages wait", "rule", rule, "error", err)
 		select {
