@@ -64,15 +64,7 @@ func TestDeviceOfANodeThatIsCutOff(t *testing.T) {
 	s.node.Reboot()
 	s.node.Start()
 	again := s.start("mapper", "virtual")
-	for name, value := range map[string]string{"temperature-v1": "702", "sensor-1": "804", "sensor-2": "901"} {
-		s.lab.Await("the driver at work after the reboot", patience, func() error {
-			if got := fmt.Sprint(writesTo(again, name)); got != "["+value+"]" {
-				return fmt.Errorf("the device %s was told %s, want %s", name, got, value)
-			}
-			return nil
-		})
-		s.awaitLocal(name, "sample-period", "reported", value)
-	}
+	s.driverIsBack(again)
 	if got, err := s.field("devicestatus", "temperature-v1", twinOf("sample-period", "reported")); err != nil || got != "600" {
 		t.Errorf("the cluster has %q over a link that is cut, %v", got, err)
 	}
@@ -100,6 +92,20 @@ func (s *scene) bothSidesAgreeAfter(driver program) {
 		if got := fmt.Sprint(writesTo(driver, name)); got != want {
 			s.Errorf("the driver of %s was told %s after the reboot, want %s", name, got, want)
 		}
+	}
+}
+
+// driverIsBack waits until a driver that was started again has set what was wanted on the node before.
+func (s *scene) driverIsBack(driver program) {
+	s.Helper()
+	for name, value := range map[string]string{"temperature-v1": "702", "sensor-1": "804", "sensor-2": "901"} {
+		s.lab.Await("the driver at work after the reboot", patience, func() error {
+			if got := fmt.Sprint(writesTo(driver, name)); got != "["+value+"]" {
+				return fmt.Errorf("the device %s was told %s, want %s", name, got, value)
+			}
+			return nil
+		})
+		s.awaitLocal(name, "sample-period", "reported", value)
 	}
 }
 
