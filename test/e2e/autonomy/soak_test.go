@@ -58,6 +58,7 @@ func TestSoak(t *testing.T) {
 		}
 		return err
 	})
+	s.s1.Kubectl("label", "node", "a1", "node-role.kubernetes.io/edge=") // other nodes lose their pods after five minutes
 	s.farm.Uplink().Cut()
 	s.awaitState("down")
 	begin := time.Now()
