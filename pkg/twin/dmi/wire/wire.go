@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"strconv"
 
 	dmi "github.com/kedge-io/kedge/pkg/twin/dmi/api"
 	"google.golang.org/protobuf/proto"
@@ -138,7 +139,7 @@ func ConfigData(c *dmi.CustomizedValue) (v1beta1.ConfigData, error) {
 		case *wrapperspb.Int32Value:
 			out[name] = int64(m.Value)
 		case *wrapperspb.FloatValue:
-			out[name] = float64(m.Value)
+			out[name] = decimal(m.Value)
 		case *wrapperspb.DoubleValue:
 			out[name] = m.Value
 		default:
@@ -146,4 +147,13 @@ func ConfigData(c *dmi.CustomizedValue) (v1beta1.ConfigData, error) {
 		}
 	}
 	return out, nil
+}
+
+// decimal is the number that somebody wrote: 0.1 and not 0.10000000149, which is what 32 bits make of it.
+func decimal(f float32) float64 {
+	n, err := strconv.ParseFloat(strconv.FormatFloat(float64(f), 'g', -1, 32), 64)
+	if err != nil {
+		return float64(f)
+	}
+	return n
 }

@@ -42,6 +42,18 @@ func TestThereAndBack(t *testing.T) {
 	}
 }
 
+func TestNumbersArriveAsTheyWereWritten(t *testing.T) {
+	for _, want := range []float64{0.1, -2.5, 1e-7, 0.001, 3.14159, 1.5e30} {
+		c, err := pack(v1beta1.ConfigData{"scale": want})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back, err := ConfigData(c); err != nil || back["scale"] != want {
+			t.Errorf("%v arrives as %v, %v", want, back, err)
+		}
+	}
+}
+
 func TestOnlyWhatDriversRead(t *testing.T) {
 	c, err := pack(v1beta1.ConfigData{"list": []any{int64(1), "a"}, "whole": float64(3), "none": nil})
 	if err != nil {
