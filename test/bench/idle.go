@@ -11,7 +11,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kedge-io/kedge/test/bench/fleet"
+	"github.com/kedge-io/kedge/test/bench/outage"
+	"github.com/kedge-io/kedge/test/crowd"
 	"github.com/kedge-io/kedge/test/lab"
+	"github.com/kedge-io/kedge/test/lab/slowlink"
 )
 
 // ticks a second in /proc/PID/stat (USER_HZ, the same on all Linux architectures we build for).
@@ -311,4 +314,62 @@ func (g *gridBench) move() error {
 		row{"a node changes its unit: requests", float64(calls["grid"]), "", "", fmt.Sprint(calls)},
 		row{"  CPU", (cpu - idle) * 1000, "ms", "", note})
 	return nil
+}
+
+// reconnect cuts a node off while objects change, over a line with a round trip of 50 ms.
+func (b *bench) reconnect() error {
+	s := b.outage()
+	n := s.Farm.AddNode("node", lab.Agent("--server", s.Server.URL(), "--token", s.Server.Exec("cat", "/var/lib/kedge/server/agent-token")))
+	n.Start()
+	s.Server.AwaitNodes("node")
+	n.AwaitReady()
+	s.Farm.Uplink().Slow(slowlink.Quality{Delay: 25 * time.Millisecond})
+	b.wait(settleTime)
+	for _, changes := range []int{0, 100, 1000} {
+		f, err := s.Node(n, changes)
+		if err != nil {
+			return err
+		}
+		note := fmt.Sprintf("%d objects changed, 50 ms round trip; %d full lists", changes, f.Lists)
+		b.report.add(
+			row{"reconnect, current after", f.Took.Seconds(), "s", "5; 1", note},
+			row{"reconnect, bytes", float64(f.Bytes) / 1000, "KB", fmt.Sprintf("; %d", 8+changes*60/1000), note + ", ten seconds more"},
+		)
+	}
+	return nil
+}
+
+// storm has many simulated nodes come back at once to a server that was restarted.
+func (b *bench) storm() error {
+	const machines, each, changes = 2, 50, 100
+	s := b.outage("--disable-agent")
+	var crowds []*crowd.Crowd
+	for i := range machines {
+		c, err := s.Join(b.ctx, s.Farm.AddNode(fmt.Sprintf("crowd%d", i), lab.Agent()), each)
+		if err != nil {
+			return err
+		}
+		crowds = append(crowds, c)
+		nodes := each * len(crowds)
+		f, err := s.Storm(crowds, fmt.Sprintf("storm%d", nodes), changes)
+		if err != nil {
+			return err
+		}
+		note := fmt.Sprintf("%d simulated nodes, server restarted, %d objects changed; %d full lists", nodes, changes, f.Lists)
+		b.report.add(
+			row{"storm, all current after", f.Took.Seconds(), "s", "60; 30", note},
+			row{"storm, server memory added at most", (f.Peak - f.Before) / 1024, "MiB", "; 150", fmt.Sprintf("RSS; %.0f MiB before", f.Before/1024)},
+			row{"storm, bytes a node", float64(f.Bytes) / 1000 / float64(nodes), "KB", "", note},
+		)
+	}
+	return nil
+}
+
+// outage is a server that is ready, and a site behind address translation.
+func (b *bench) outage(args ...string) *outage.Scene {
+	l := lab.New(b.tb)
+	s := &outage.Scene{Server: l.AddSite("bench").AddNode("server", lab.Server(args...)), Farm: l.AddSiteBehindNAT("farm"), Await: b.patiently, Wait: b.wait}
+	s.Server.Start()
+	s.Server.AwaitReady()
+	return s
 }

@@ -39,6 +39,8 @@ func steps() []step {
 		{"start", (*bench).starts},
 		{"idle", (*bench).idleSite},
 		{"agent", (*bench).agent},
+		{"reconnect", (*bench).reconnect},
+		{"storm", (*bench).storm},
 		{"offline-reboot", (*bench).offlineReboot},
 		{"pods", (*bench).podStarts},
 		{"api", (*bench).apiWrites},
