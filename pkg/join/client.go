@@ -216,7 +216,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // do makes one request, with all credentials that this node has, to a server that has proven who it is.
 func (c *Client) do(ctx context.Context, server, method, path string, body []byte) ([]byte, *Problem) {
-	facts := facts{server: server, now: c.cfg.Clock(), node: c.cfg.NodeName, token: c.token}
+	facts := facts{server: server, now: c.cfg.Clock(), node: c.cfg.NodeName, token: c.token, asServer: c.cfg.AsServer}
 	roots, err := c.trust(ctx, server, &facts)
 	if err != nil {
 		return nil, explain(err, facts)

@@ -58,6 +58,7 @@ type facts struct {
 	token      Token
 	shownCA    string // hash of the authority that the server showed
 	pinned     bool   // the authority was known before
+	asServer   bool   // this machine is to be a server
 	ended      time.Time
 }
 
@@ -123,7 +124,7 @@ func explainTime(cert *x509.Certificate, f facts) string {
 func explainAnswer(a *answer, f facts) *Problem {
 	p := &Problem{Err: a, Permanent: true, retryAfter: a.retryAfter}
 	newToken := "sudo cat /var/lib/kedge/server/agent-token"
-	if f.token.User == userServer {
+	if f.asServer {
 		newToken = "sudo cat /var/lib/kedge/server/token"
 	}
 	switch a.refusal.Code {
