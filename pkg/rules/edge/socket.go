@@ -104,7 +104,7 @@ func (e *Edge) takePlan(w http.ResponseWriter, r *http.Request) {
 }
 
 func (e *Edge) publish(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, wire.MaxBody))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, wire.MaxMessage))
 	if err != nil {
 		fail(w, http.StatusBadRequest, err)
 		return

@@ -53,7 +53,8 @@ type Router struct {
 	status  *counter
 
 	routes atomic.Pointer[[]plan.Route] // nil until they are known
-	slots  chan struct{}
+	// slots are for requests of users, senders for those of nodes, which wait for targets.
+	slots, senders chan struct{}
 
 	mu    sync.Mutex
 	plans map[string]wire.Plan // by node, those that are not empty
@@ -61,8 +62,11 @@ type Router struct {
 	news  chan struct{}        // a token when plans have changed
 }
 
-// maxRequests is how many requests are served at once.
-const maxRequests = 128
+// maxRequests is how many requests of users are served at once, and maxSenders how many of nodes.
+const (
+	maxRequests = 128
+	maxSenders  = 64
+)
 
 // New starts nothing.
 func New(cfg Config) (*Router, error) {
@@ -78,7 +82,7 @@ func New(cfg Config) (*Router, error) {
 		return nil, fmt.Errorf("make client: %w", err)
 	}
 	r := &Router{
-		cfg: cfg, api: api, targets: newTargets(), status: newCounter(api.Resource(v1.Rules()), cfg.Log), slots: make(chan struct{}, maxRequests),
+		cfg: cfg, api: api, targets: newTargets(), status: newCounter(api.Resource(v1.Rules()), cfg.Log), slots: make(chan struct{}, maxRequests), senders: make(chan struct{}, maxSenders),
 		plans: map[string]wire.Plan{}, known: map[string]string{}, news: make(chan struct{}, 1),
 	}
 	r.reviews = reviewer{create: func(ctx context.Context, review *authorizationv1.SubjectAccessReview) (bool, error) {
@@ -134,12 +138,16 @@ func Handles(path string) bool {
 
 // ServeHTTP answers users and nodes.
 func (r *Router) ServeHTTP(w http.ResponseWriter, q *http.Request) {
+	slots := r.slots
+	if strings.HasPrefix(q.URL.Path, wire.Prefix) {
+		slots = r.senders
+	}
 	select {
-	case r.slots <- struct{}{}:
-		defer func() { <-r.slots }()
+	case slots <- struct{}{}:
+		defer func() { <-slots }()
 	default:
 		w.Header().Set("Retry-After", "1")
-		http.Error(w, "too many requests for nodes at once", http.StatusTooManyRequests)
+		http.Error(w, "too many requests at once", http.StatusTooManyRequests)
 		return
 	}
 	switch q.URL.Path {

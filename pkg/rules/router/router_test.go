@@ -54,7 +54,7 @@ func newTarget(t *testing.T, codes ...int) *target {
 func newRouter(t *testing.T, url string) *Router {
 	t.Helper()
 	r := &Router{
-		status: newCounter(nil, slog.New(slog.DiscardHandler)), targets: &http.Client{}, slots: make(chan struct{}, maxRequests),
+		status: newCounter(nil, slog.New(slog.DiscardHandler)), targets: &http.Client{}, slots: make(chan struct{}, maxRequests), senders: make(chan struct{}, 1),
 		plans: map[string]wire.Plan{}, known: map[string]string{}, news: make(chan struct{}, 1), reviews: reviewer{verdicts: map[string]verdict{}},
 	}
 	r.cfg = Config{Log: slog.New(slog.DiscardHandler), Identify: func(q *http.Request) (string, error) {
@@ -134,6 +134,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{"POST", "/rules/n1/default/a/b", "x", app, http.StatusOK, "message delivered"},
 		{"GET", "/rules/n1/default/a/b", "", app, http.StatusMethodNotAllowed, "POST"},
 		{"POST", "/rules/n1/default/a/+", "x", app, http.StatusBadRequest, "topic"},
+		{"POST", "/rules/n1/default/a/b", strings.Repeat("x", wire.MaxMessage+1), app, http.StatusRequestEntityTooLarge, "too large"},
 		{"POST", "/rules/n1/default/full", "x", app, http.StatusServiceUnavailable, "no client was added"},
 		{"POST", "/rules/n2/default/a", "x", app, http.StatusServiceUnavailable, "node n2 is not connected"},
 		{"POST", "/rules/N_1/default/a", "x", app, http.StatusNotFound, "path"},

@@ -138,8 +138,8 @@ func (r *Router) find(w http.ResponseWriter, path string) (route plan.Route, q p
 
 // forward does what a rule says with a request.
 func (r *Router) forward(w http.ResponseWriter, q *http.Request, route plan.Route, node string, rest []string) {
-	q.Body = http.MaxBytesReader(w, q.Body, wire.MaxBody)
 	if route.Target == v1.EventBus {
+		q.Body = http.MaxBytesReader(w, q.Body, wire.MaxMessage)
 		if q.Method != http.MethodPost {
 			w.Header().Set("Allow", http.MethodPost)
 			http.Error(w, "messages are sent with POST", http.StatusMethodNotAllowed)
@@ -152,6 +152,7 @@ func (r *Router) forward(w http.ResponseWriter, q *http.Request, route plan.Rout
 		http.Error(w, "connections that change their protocol are not passed on", http.StatusNotImplemented)
 		return
 	}
+	q.Body = http.MaxBytesReader(w, q.Body, wire.MaxBody)
 	r.toService(w, q, route, node, rest)
 }
 

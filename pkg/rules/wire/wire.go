@@ -15,7 +15,7 @@ import (
 const (
 	// MaxBody is the largest body of one message, or of a request or answer of a service.
 	MaxBody = 12 << 20
-	// MaxMessage is the largest message that a node keeps.
+	// MaxMessage is the largest message of a bus, and of a program on a node.
 	MaxMessage = 1 << 20
 	// MaxBatch is the sum of the messages that travel together, and maxBatchJSON what they take.
 	MaxBatch     = 1 << 20
