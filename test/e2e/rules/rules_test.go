@@ -61,6 +61,18 @@ func (s *scene) restToBus(sender *http.Client, bus paho.Client) {
 	if got := <-heard; got != "test/deep/er x" {
 		s.Errorf("heard %s", got)
 	}
+	anybody := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: s.server.Dial}}
+	resp, err := anybody.Post("http://"+s.server.IP()+":9443/edge-node-1/default/a/anybody", "text/plain", strings.NewReader("x"))
+	if err != nil {
+		s.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if got := <-heard; resp.StatusCode != http.StatusOK || got != "test/anybody x" {
+		s.Errorf("%s, heard %s", resp.Status, got)
+	}
+	// The server's own node, which has no device either.
+	s.server.Kedge("device", "bus-add", "app")
+	s.awaitAsk(sender, http.MethodPost, "s1/default/a", "x", http.StatusOK, "message delivered")
 }
 
 func (s *scene) restToService(sender *http.Client) {

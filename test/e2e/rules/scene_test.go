@@ -42,7 +42,7 @@ func newScene(t *testing.T) *scene {
 	t.Helper()
 	l := lab.New(t)
 	s := &scene{T: t, lab: l}
-	s.server = l.AddSite("town").AddNode("s1", lab.Server())
+	s.server = l.AddSite("town").AddNode("s1", lab.Server("--rules-listen", "0.0.0.0:9443"))
 	s.server.Start()
 	s.server.AwaitReady()
 	token := s.server.Exec("cat", "/var/lib/kedge/server/agent-token")
