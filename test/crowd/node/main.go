@@ -1,4 +1,4 @@
-// Command crowd is many nodes in one process, for scenarios and the bench: each has an identity of its own from joining, a tunnel, and the link,
+// Command node is many nodes in one process, for scenarios and the bench: each has an identity of its own from joining, a tunnel, and the link,
 // the store and the watches of a node API, over real TLS; none has a kubelet or containers. It answers at http://127.0.0.1:7000/?service=NAME
 // how many nodes are current, which is to know the Service of that name.
 package main
