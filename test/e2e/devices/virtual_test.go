@@ -1,7 +1,6 @@
 package devices
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -69,7 +68,6 @@ func TestDeviceOfANodeThatIsCutOff(t *testing.T) {
 		t.Errorf("the cluster has %q over a link that is cut, %v", got, err)
 	}
 
-	history := s.watchReports()
 	s.farm.Uplink().Heal()
 	s.awaitField("device", "temperature-v1", period, "702")
 	s.awaitField("devicestatus", "temperature-v1", twinOf("sample-period", "reported"), "702")
@@ -77,8 +75,8 @@ func TestDeviceOfANodeThatIsCutOff(t *testing.T) {
 	if got := fmt.Sprint(writes(again)); got != "[702]" {
 		t.Errorf("the driver was told %s after the reboot", got)
 	}
-	s.inOrder(history)
 	s.bothSidesAgreeAfter(again)
+	s.lab.Await("the last report in the watch", patience, func() error { return lastPeriod(reports(), "temperature-v1", "702") })
 	s.nothingIsLost(reports(), begin, end)
 }
 
@@ -123,35 +121,4 @@ func (s *scene) desiredArrives(driver program) {
 	})
 	s.Logf("the driver had the value %s after kubectl had ended", time.Since(begin).Round(time.Millisecond))
 	s.awaitField("devicestatus", "temperature-v1", twinOf("sample-period", "observedDesired"), "600")
-}
-
-// watchReports collects what the cluster shows of the sample period, change by change.
-func (s *scene) watchReports() func() []string {
-	watch := s.startOn(s.server, "kubectl", "get", "devicestatus", "temperature-v1", "--watch", "-o",
-		"jsonpath="+twinOf("sample-period", "reported")+" {.status.extensions.kedgeSequence}{'\\n'}")
-	return func() []string { return strings.Split(strings.TrimSpace(watch.log()), "\n") }
-}
-
-// inOrder expects numbers of reports to grow, no value after its successor, and every value of the time without a link.
-func (s *scene) inOrder(history func() []string) {
-	s.Helper()
-	s.lab.Await("all reports", patience, func() error {
-		for _, value := range []string{"701 ", "702 "} {
-			if !strings.Contains(strings.Join(history(), "\n"), value) {
-				return errors.New(value + "is missing")
-			}
-		}
-		return nil
-	})
-	last, lastValue := 0, ""
-	for _, line := range history() {
-		value, sequence, _ := strings.Cut(line, " ")
-		_, number, _ := strings.Cut(sequence, ":")
-		n := 0
-		if _, err := fmt.Sscan(number, &n); err != nil || n < last || value < lastValue {
-			s.Errorf("%q after number %d and value %s", line, last, lastValue)
-		}
-		last, lastValue = n, value
-	}
-	s.Logf("%d reports were seen", len(history()))
 }
