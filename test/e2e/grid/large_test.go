@@ -3,6 +3,8 @@ package grid
 import (
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -11,6 +13,11 @@ import (
 func TestThreeUnitsOfTwoNodes(t *testing.T) {
 	if os.Getenv("KEDGE_LARGE") == "" {
 		t.Skip("seven machines; set KEDGE_LARGE=1")
+	}
+	const limit = "/proc/sys/fs/inotify/max_user_instances" // all machines share it; each takes about 15
+	text, err := os.ReadFile(limit)
+	if n, bad := strconv.Atoi(strings.TrimSpace(string(text))); err != nil || bad != nil || n < 256 {
+		t.Fatalf("%s is %s: seven machines need 256, sysctl -w fs.inotify.max_user_instances=256", limit, text)
 	}
 	s := newScene(t, true)
 	s.fixture("superedge-grids")
