@@ -2,19 +2,27 @@ package devices
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 )
 
-// TestDriverInAPod runs the example that pulls no image.
-func TestDriverInAPod(t *testing.T) {
+// example applies one of the manifests for drivers, and gives the node the label that it wants.
+func (s *scene) example(name, label string) {
+	s.Helper()
+	text, err := os.ReadFile(filepath.Join("../../../docs/examples", name))
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.server.Apply(string(text))
+	s.server.Kubectl("label", "node", "edge-node-1", "--overwrite", label)
+}
+
+// TestDriversInPods runs the examples that pull no image.
+func TestDriversInPods(t *testing.T) {
 	s := newScene(t)
 	s.fixture("temperature-v1beta1.yaml")
-	example, err := os.ReadFile("../../../docs/examples/mapper-virtual.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.server.Apply(string(example))
-	s.server.Kubectl("label", "node", "edge-node-1", "devices=virtual")
+	s.example("mapper-virtual.yaml", "devices=virtual")
 	s.awaitField("devicestatus", "temperature-v1", "{.status.state}", "online")
 	s.awaitField("devicestatus", "temperature-v1", twinOf("sample-period", "reported"), "500")
+	s.modbusInAPod()
 }
