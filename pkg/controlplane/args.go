@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/kedge-io/kedge/pkg/controlplane/policies"
 )
 
 // Files are the certificates and keys of the control plane, as paths.
@@ -117,7 +119,7 @@ func controllerManagerArgs(c Config) []string {
 		"--cluster-signing-kubelet-serving-key-file=" + f.ServerCAKey,
 		"--cluster-signing-legacy-unknown-cert-file=" + f.ServerCA,
 		"--cluster-signing-legacy-unknown-key-file=" + f.ServerCAKey,
-		"--controllers=*,tokencleaner",
+		"--controllers=*,tokencleaner,-" + policies.Name, // which package policies runs with less memory
 		// Making a service account and a token for each controller would take 5 s at upstream's 20 requests a second.
 		"--kube-api-burst=300",
 		"--kube-api-qps=100",
@@ -129,6 +131,8 @@ func controllerManagerArgs(c Config) []string {
 		"--root-ca-file=" + f.ServerCA,
 		"--service-account-private-key-file=" + f.ServiceKey,
 		"--service-cluster-ip-range=" + joinPrefixes(c.ServiceCIDRs),
+		"--tls-cert-file=" + f.ServingCert, // to make one of its own takes a quarter of a second, and far more on slow machines
+		"--tls-private-key-file=" + f.ServingKey,
 		"--use-service-account-credentials=true",
 	}
 	return append(args, userArgs(c.ControllerManagerArgs)...)
@@ -144,6 +148,8 @@ func schedulerArgs(c Config) []string {
 		"--kubeconfig=" + k,
 		"--leader-elect=false",
 		"--profiling=false",
+		"--tls-cert-file=" + c.Files.ServingCert,
+		"--tls-private-key-file=" + c.Files.ServingKey,
 	}
 	return append(args, userArgs(c.SchedulerArgs)...)
 }

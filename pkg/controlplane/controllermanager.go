@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/kedge-io/kedge/pkg/controlplane/policies"
 	kcmapp "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	kcmoptions "k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
 )
@@ -11,8 +12,9 @@ import (
 // ControllerManager is kube-controller-manager as a component. It must start after the API
 // server is ready: before RBAC bootstrap its first lists are forbidden.
 type ControllerManager struct {
-	options *kcmoptions.KubeControllerManagerOptions
-	probe   *probe
+	options    *kcmoptions.KubeControllerManagerOptions
+	kubeconfig string
+	probe      *probe
 }
 
 // aController is part of a line of the health report that is there when all controllers have been made, which
@@ -31,7 +33,7 @@ func NewControllerManager(cfg Config) (*ControllerManager, error) {
 	}
 	o.ParsedFlags = &sets
 	url := fmt.Sprintf("https://%s/healthz?verbose", netJoin("127.0.0.1", o.SecureServing.BindPort))
-	m := &ControllerManager{options: o, probe: newProbe(url, "")}
+	m := &ControllerManager{options: o, kubeconfig: cfg.Files.AdminKubeconfig, probe: newProbe(url, "")}
 	if !o.Generic.LeaderElection.LeaderElect {
 		m.probe.want = aController
 	}
@@ -47,6 +49,11 @@ func (m *ControllerManager) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("build configuration: %w", err)
 	}
+	checker, err := policies.New(m.kubeconfig)
+	if err != nil {
+		return fmt.Errorf("prepare the check of policies: %w", err)
+	}
+	go checker.Run(ctx)
 	if err := kcmapp.Run(ctx, c.Complete()); err != nil && ctx.Err() == nil {
 		return err
 	}

@@ -25,7 +25,7 @@ type probe struct {
 }
 
 // newProbe returns a probe that identifies itself with kubeconfig; with "" it asks anonymously
-// and does not check the certificate, which suits the loopback ports that make their own.
+// and does not check the certificate, which suits ports on loopback.
 func newProbe(url, kubeconfig string) *probe { return &probe{url: url, kubeconfig: kubeconfig} }
 
 // check returns nil when the endpoint answers 200, else what it complains of.
@@ -64,7 +64,7 @@ func (p *probe) connect() error {
 	}
 	if p.kubeconfig == "" {
 		p.client = &http.Client{Transport: &http.Transport{
-			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // the port is ours, on loopback, and its certificate is made at each start
+			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // the port is ours, on loopback
 			MaxIdleConns:    1,
 		}}
 		return nil

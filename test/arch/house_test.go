@@ -54,6 +54,7 @@ feature/1   pkg/controlplane/history
 feature/1   pkg/controlplane/openapi
 feature/1   pkg/controlplane/kinds
 feature/1   pkg/controlplane/localapi
+feature/1   pkg/controlplane/policies
 feature     pkg/cri
 feature/1   pkg/cri/registries
 feature/1   pkg/cri/runtimes
