@@ -21,7 +21,7 @@ func TestRotateToken(t *testing.T) {
 	}
 	var out bytes.Buffer
 	p := &program{out: &out}
-	if err := p.rotateToken(cfg, true, "changed"); err != nil {
+	if err := p.rotateToken(t.Context(), cfg, true, "changed"); err != nil {
 		t.Fatal(err)
 	}
 	stored, err := os.ReadFile(filepath.Join(cfg.DataDir, "server", "agent-token"))
@@ -29,11 +29,11 @@ func TestRotateToken(t *testing.T) {
 		t.Errorf("printed %q, stored %q, %v", out.String(), stored, err)
 	}
 	cfg.Token = "set"
-	if err := p.rotateToken(cfg, false, ""); err == nil || !strings.Contains(err.Error(), "change it there") {
+	if err := p.rotateToken(t.Context(), cfg, false, ""); err == nil || !strings.Contains(err.Error(), "change it there") {
 		t.Error(err)
 	}
 	cfg = config.Server{Agent: config.Agent{DataDir: t.TempDir()}}
-	if err := p.rotateToken(cfg, false, ""); err == nil || !strings.Contains(err.Error(), "no server has run here") {
+	if err := p.rotateToken(t.Context(), cfg, false, ""); err == nil || !strings.Contains(err.Error(), "no server has run here") {
 		t.Error(err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -88,10 +89,17 @@ func keepAddress(file string, a netip.Addr) error {
 	return nil
 }
 
+// heldLabel tells an IPv4 address that we put on the loopback interface from the operator's own; IPv6 knows no labels.
+const heldLabel = "lo:kedge"
+
 // held is an address as the loopback interface holds it.
 func held(a netip.Addr) (netlink.Link, *netlink.Addr, error) {
 	lo, err := netlink.LinkByName("lo")
-	return lo, &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}}, err
+	address := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}}
+	if a.Is4() {
+		address.Label = heldLabel
+	}
+	return lo, address, err
 }
 
 func hold(a netip.Addr) error {
@@ -107,8 +115,15 @@ func release(a netip.Addr) {
 	if _, err := findAddress(0); err != nil {
 		return
 	}
-	if lo, address, err := held(a); err == nil {
-		_ = netlink.AddrDel(lo, address) // it is not there, or is tried again
+	lo, address, err := held(a)
+	if err != nil {
+		return
+	}
+	there, err := netlink.AddrList(lo, netlink.FAMILY_ALL)
+	if err == nil && slices.ContainsFunc(there, func(t netlink.Addr) bool {
+		return t.Label == address.Label && t.IPNet.String() == address.IPNet.String()
+	}) {
+		_ = netlink.AddrDel(lo, address) // or it is tried again
 	}
 }
 
