@@ -70,7 +70,7 @@ func (v *View) Prepare() error {
 		return fmt.Errorf("make grid traffic client: %w", err)
 	}
 	v.ask = func(ctx context.Context) error {
-		_, err := client.CoreV1().Services(metav1.NamespaceDefault).List(ctx, metav1.ListOptions{Limit: 1})
+		_, err := client.CoreV1().Services(metav1.NamespaceDefault).Get(ctx, "kubernetes", metav1.GetOptions{}) // which a node knows while it is cut off
 		return err
 	}
 	follow := func(resource string, example runtime.Object, slim cache.TransformFunc, differs func(old, now metav1.Object) bool) cache.SharedIndexInformer {
