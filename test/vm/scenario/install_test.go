@@ -66,7 +66,9 @@ func newInstalled(t *testing.T) *installed {
 	seg := vm.NewSegment(t)
 	guest := func(name, address string, memory int, files map[string]string) *vm.Guest {
 		files["/root/busybox.tar"] = busyboxArchive(t)
-		g := vm.New(t, vm.Config{Name: name, MemMiB: memory, Uplink: vm.NoUplink, Files: files, NICs: []vm.NIC{{Segment: seg, Address: address + "/24"}}})
+		// One processor each: two guests keep both of the host's busy anyway, and the emulator can leave two of one guest in a loop on a
+		// breakpoint that the kernel has taken back, as happened while code was patched that both ran.
+		g := vm.New(t, vm.Config{Name: name, CPUs: 1, MemMiB: memory, Uplink: vm.NoUplink, Files: files, NICs: []vm.NIC{{Segment: seg, Address: address + "/24"}}})
 		g.Start()
 		return g
 	}
