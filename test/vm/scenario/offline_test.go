@@ -14,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/kedge-io/kedge/test/vm"
 	"github.com/kedge-io/kedge/test/vm/disk"
 	"github.com/kedge-io/kedge/test/workload"
 )
@@ -56,6 +57,9 @@ func (s *installed) offlineReboot() {
 		s.t.Errorf("after the reconnect: %v", err)
 	}
 	s.server.MustRun("kedge kubectl delete --wait=false -f /root/workload.yaml")
+	for _, g := range []*vm.Guest{s.server, s.agent} {
+		g.MustRun("rm -rf /root/workload.yaml /root/.kube") // a user's own, which kedge does not remove
+	}
 }
 
 // kubectl runs kedge kubectl --local on the agent.
