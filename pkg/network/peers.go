@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/kedge-io/kedge/pkg/kube"
 	"github.com/kedge-io/kedge/pkg/peers"
 )
 
@@ -98,12 +99,11 @@ func (p *Pods) publish(ctx context.Context, client kubernetes.Interface, own pee
 
 // follow gives the overlay the other nodes, as the directory of the cluster has them.
 func (p *Pods) follow(ctx context.Context, api rest.Interface) {
-	for pause := firstPause; !readable(ctx, api); pause = min(2*pause, lastPause) {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
-		}
+	readable := func(ctx context.Context) error {
+		return api.Get().Namespace(peers.Namespace).Resource("configmaps").Param("limit", "1").Do(ctx).Error()
+	}
+	if !kube.AwaitAccess(ctx, readable) {
+		return
 	}
 	changed := make(chan struct{}, 1)
 	entries := peers.Watch(api, "configmaps", peers.Namespace, &corev1.ConfigMap{}, changed)
@@ -143,13 +143,6 @@ func (p *Pods) follow(ctx context.Context, api rest.Interface) {
 			p.log.Warn("other nodes are not remembered", "error", err)
 		}
 	}
-}
-
-// readable says whether the directory can be read: at the first start of a site the right to do so comes after the API.
-func readable(ctx context.Context, api rest.Interface) bool {
-	ctx, cancel := context.WithTimeout(ctx, lastPause)
-	defer cancel()
-	return api.Get().Namespace(peers.Namespace).Resource("configmaps").Param("limit", "1").Do(ctx).Error() == nil
 }
 
 // awaitNode watches this node until the controller manager has given it addresses for pods.
