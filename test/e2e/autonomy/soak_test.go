@@ -35,8 +35,9 @@ spec:
         command: [sh, -c, "sleep 3; exit 1"]
 `
 
-// TestSoak cuts an agent off while its pods change all the time, for as long as the environment variable KEDGE_SOAK says, as 10m: its heap stays as it
-// was. KEDGE_SOAK_HEAP names a file for a profile of the heap at the end.
+// TestSoak cuts an agent off while its pods change all the time, for as long as the environment variable KEDGE_SOAK says, as 10m; for the second half of
+// it there is no server at all. The agent's heap stays as it was, and no pod that was well restarts or is doubled, then and when the server is back.
+// KEDGE_SOAK_HEAP names a file for a profile of the heap at the end.
 func TestSoak(t *testing.T) {
 	text := os.Getenv("KEDGE_SOAK")
 	if text == "" {
@@ -48,7 +49,7 @@ func TestSoak(t *testing.T) {
 	}
 	s := newScene(t)
 	s.s1.Apply(workload.Manifest("a1", kedge))
-	s.awaitPods(2*time.Minute, nil)
+	before := s.awaitPods(2*time.Minute, nil)
 	s.measure("linked, ten pods")
 	s.s1.Apply(restless)
 	s.lab.Await("restless pods", 2*time.Minute, func() error {
@@ -62,8 +63,12 @@ func TestSoak(t *testing.T) {
 	s.farm.Uplink().Cut()
 	s.awaitState("down")
 	begin := time.Now()
-	first, last := 0.0, 0.0
+	first, last, lost := 0.0, 0.0, false
 	for time.Since(begin) < length {
+		if !lost && time.Since(begin) > length/2 {
+			s.s1.Kill()
+			lost = true
+		}
 		last = s.measure(time.Since(begin).Round(time.Second).String())
 		if first == 0 && time.Since(begin) > length/5 {
 			first = last
@@ -78,9 +83,21 @@ func TestSoak(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	s.unchanged(before, s.awaitPods(2*time.Minute, nil), true)
+	s.s1.Start()
+	s.s1.AwaitReady()
+	lists, bytes, begin := s.state().FullLists, s.farm.Uplink().Bytes(), time.Now()
 	s.farm.Uplink().Heal()
 	s.awaitState("up")
-	s.awaitPods(2*time.Minute, nil)
+	s.s1.AwaitNodes("s1", "a1")
+	s.Logf("back after %v: node ready %v after the link, %d full lists, %d bytes", length, time.Since(begin).Round(time.Millisecond), s.state().FullLists-lists,
+		s.farm.Uplink().Bytes().Since(bytes).Total())
+	<-time.After(time.Minute) // what the server might delete or double, it has by then
+	s.unchanged(before, s.awaitPods(2*time.Minute, nil), true)
+	if remote, err := workload.Read([]byte(s.s1.Kubectl("get", "pods", "-n", "default", "-o", "json"))); err != nil || len(remote) != workload.Pods {
+		t.Errorf("the server has %d pods, %v", len(remote), err)
+	}
+	s.measure("a minute after the return")
 }
 
 // heap asks the agent's kubelet for a profile of the process's heap, as the operator of the node.
