@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/kedge-io/kedge/test/workload"
 )
 
@@ -83,6 +85,12 @@ func TestSoak(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	s.returns(before)
+}
+
+// returns starts the server and heals the link: the pods stay what they were, on both sides.
+func (s *scene) returns(before map[string]corev1.Pod) {
+	s.Helper()
 	s.unchanged(before, s.awaitPods(2*time.Minute, nil), true)
 	s.s1.Start()
 	s.s1.AwaitReady()
@@ -90,12 +98,12 @@ func TestSoak(t *testing.T) {
 	s.farm.Uplink().Heal()
 	s.awaitState("up")
 	s.s1.AwaitNodes("s1", "a1")
-	s.Logf("back after %v: node ready %v after the link, %d full lists, %d bytes", length, time.Since(begin).Round(time.Millisecond), s.state().FullLists-lists,
+	s.Logf("node ready %v after the link, %d full lists, %d bytes", time.Since(begin).Round(time.Millisecond), s.state().FullLists-lists,
 		s.farm.Uplink().Bytes().Since(bytes).Total())
 	<-time.After(time.Minute) // what the server might delete or double, it has by then
 	s.unchanged(before, s.awaitPods(2*time.Minute, nil), true)
 	if remote, err := workload.Read([]byte(s.s1.Kubectl("get", "pods", "-n", "default", "-o", "json"))); err != nil || len(remote) != workload.Pods {
-		t.Errorf("the server has %d pods, %v", len(remote), err)
+		s.Errorf("the server has %d pods, %v", len(remote), err)
 	}
 	s.measure("a minute after the return")
 }
