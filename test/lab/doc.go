@@ -26,7 +26,7 @@
 // namespace, so that each kubelet has a /kubepods of its own.
 //
 // What all machines share with the host: the kernel with its modules, the clock, which no machine may set, the page cache (for an honest power cut use test/vm), /dev, and the sysctls
-// outside net; a kubelet sets vm.overcommit_memory=1, kernel.panic=10 and kernel.panic_on_oops=1.
+// outside net: the lab raises fs.inotify.max_user_instances, a kubelet sets vm.overcommit_memory=1, kernel.panic=10 and kernel.panic_on_oops=1.
 //
 // Everything ends with the test process, however that ends: machines by their control socket, networks because nothing else holds them. The
 // directories and empty control groups of a killed test are removed by the next one. After a failure the logs stay in

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -61,6 +62,7 @@ func (l *Lab) prepare() error {
 	if err := os.MkdirAll(base, 0o755); err != nil {
 		return err
 	}
+	l.allowWatches()
 	unlock, err := lock(filepath.Join(base, "lock"), unix.LOCK_EX)
 	if err != nil {
 		return err
@@ -86,6 +88,22 @@ func (l *Lab) prepare() error {
 		return err
 	}
 	return l.hub.Sysctl("ipv4/ip_forward", "1")
+}
+
+// allowWatches raises how many inotify instances the host's root may have: all machines share it, a server takes about 25 and an agent 10, and
+// labs of several packages run beside each other. Where that cannot be, few machines still find room.
+func (l *Lab) allowWatches() {
+	const limit, enough = "/proc/sys/fs/inotify/max_user_instances", 1024
+	text, err := os.ReadFile(limit)
+	if err != nil {
+		return
+	}
+	if n, err := strconv.Atoi(strings.TrimSpace(string(text))); err != nil || n >= enough {
+		return
+	}
+	if err := os.WriteFile(limit, []byte(strconv.Itoa(enough)), 0); err != nil {
+		l.t.Logf("%s is %s, and stays: %v", limit, strings.TrimSpace(string(text)), err)
+	}
 }
 
 const runPrefix = "run-"
