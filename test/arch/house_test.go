@@ -22,6 +22,7 @@ leaf        pkg/apis/rules/v1
 leaf        pkg/apis/site/v1alpha2
 leaf        pkg/apis/superedge/v1
 leaf        pkg/version
+foundation  pkg/boltfile
 foundation  pkg/certs
 foundation  pkg/check
 foundation  pkg/conversion

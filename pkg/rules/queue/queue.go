@@ -4,21 +4,15 @@ package queue
 
 import (
 	"bytes"
-	"crypto/rand"
-	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
-	"time"
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/kedge-io/kedge/pkg/boltfile"
 	"github.com/kedge-io/kedge/pkg/rules/wire"
 )
 
@@ -28,8 +22,6 @@ const (
 	lost  = "lost"
 	meta  = "meta"
 )
-
-const lockTimeout = 5 * time.Second
 
 // Config says where messages wait, and how many.
 type Config struct {
@@ -41,10 +33,10 @@ type Config struct {
 
 // Queue is one file. It is safe for concurrent use.
 type Queue struct {
-	cfg Config
+	most int64
 
 	mu     sync.Mutex
-	db     *bolt.DB
+	file   *boltfile.File
 	id     string
 	bytes  int64
 	counts map[string]int // by rule
@@ -52,46 +44,13 @@ type Queue struct {
 
 // Open reads the file if there is one.
 func Open(cfg Config) (*Queue, error) {
-	q := &Queue{cfg: cfg, counts: map[string]int{}}
-	_, err := os.Stat(cfg.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return q, nil
-	}
+	q := &Queue{counts: map[string]int{}, most: cfg.Most}
+	var err error
+	q.file, err = boltfile.Open(boltfile.Config{Path: cfg.Path, Holds: "messages of this node that wait", Prepare: q.prepare, Log: cfg.Log})
 	if err != nil {
-		return nil, fmt.Errorf("open messages: %w", err)
-	}
-	if err = q.open(); err == nil || errors.Is(err, bolt.ErrTimeout) {
-		return q, err
-	}
-	damaged := fmt.Sprintf("%s.damaged-%d", cfg.Path, time.Now().Unix())
-	cfg.Log.Warn("messages of this node that waited were damaged: starting without them", "kept", damaged, "error", err)
-	if err := os.Rename(cfg.Path, damaged); err != nil {
-		return nil, fmt.Errorf("set damaged messages aside: %w", err)
+		return nil, err
 	}
 	return q, nil
-}
-
-func (q *Queue) open() (err error) {
-	if q.db != nil {
-		return nil
-	}
-	defer func() { // a page that makes no sense
-		if r := recover(); r != nil {
-			err = fmt.Errorf("open messages: %v", r)
-		}
-	}()
-	if err := os.MkdirAll(filepath.Dir(q.cfg.Path), 0o700); err != nil {
-		return fmt.Errorf("open messages: %w", err)
-	}
-	db, err := bolt.Open(q.cfg.Path, 0o600, &bolt.Options{Timeout: lockTimeout, FreelistType: bolt.FreelistMapType})
-	if err != nil {
-		return fmt.Errorf("open messages: %w", err)
-	}
-	if err := db.Update(q.prepare); err != nil {
-		return errors.Join(fmt.Errorf("open messages: %w", err), db.Close())
-	}
-	q.db = db
-	return nil
 }
 
 // prepare makes what is missing and counts what is there.
@@ -101,16 +60,9 @@ func (q *Queue) prepare(tx *bolt.Tx) error {
 			return err
 		}
 	}
-	m := tx.Bucket([]byte(meta))
-	if q.id = string(m.Get([]byte("id"))); q.id == "" {
-		random := make([]byte, 6)
-		if _, err := rand.Read(random); err != nil {
-			return err
-		}
-		q.id = hex.EncodeToString(random)
-		if err := m.Put([]byte("id"), []byte(q.id)); err != nil {
-			return err
-		}
+	var err error
+	if q.id, err = boltfile.Name(tx.Bucket([]byte(meta))); err != nil {
+		return err
 	}
 	q.bytes, q.counts = 0, map[string]int{}
 	all := tx.Bucket([]byte(lines))
@@ -127,12 +79,7 @@ func (q *Queue) prepare(tx *bolt.Tx) error {
 func (q *Queue) Close() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.db == nil {
-		return nil
-	}
-	err := q.db.Close()
-	q.db = nil
-	return err
+	return q.file.Close()
 }
 
 // Append puts the same message at the end of the lines of several rules, and gives it its id. When it returns, the message survives a power
@@ -140,11 +87,11 @@ func (q *Queue) Close() error {
 func (q *Queue) Append(rules []string, m wire.Message) (dropped int, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if err := q.open(); err != nil {
+	if err := q.file.Make(); err != nil {
 		return 0, err
 	}
 	size, gone := q.bytes, map[string]int{}
-	err = q.db.Update(func(tx *bolt.Tx) error {
+	err = q.file.Update(func(tx *bolt.Tx) error {
 		all := tx.Bucket([]byte(lines))
 		for _, rule := range rules {
 			line, err := all.CreateBucketIfNotExists([]byte(rule))
@@ -162,12 +109,12 @@ func (q *Queue) Append(rules []string, m wire.Message) (dropped int, err error) 
 			if err != nil {
 				return err
 			}
-			if err := line.Put(number(n), data); err != nil {
+			if err := line.Put(boltfile.Key(n), data); err != nil {
 				return err
 			}
 			size += int64(len(data))
 		}
-		size, err = shrink(tx, size, q.cfg.Most, gone)
+		size, err = shrink(tx, size, q.most, gone)
 		return err
 	})
 	if err != nil {
@@ -207,20 +154,11 @@ func shrink(tx *bolt.Tx, size, most int64, gone map[string]int) (int64, error) {
 	}
 	b := tx.Bucket([]byte(lost))
 	for rule, n := range gone {
-		if err := b.Put([]byte(rule), number(toNumber(b.Get([]byte(rule)))+uint64(n))); err != nil {
+		if err := b.Put([]byte(rule), boltfile.Key(boltfile.Number(b.Get([]byte(rule)))+uint64(n))); err != nil {
 			return size, err
 		}
 	}
 	return size, nil
-}
-
-func number(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
-
-func toNumber(b []byte) uint64 {
-	if len(b) != 8 {
-		return 0
-	}
-	return binary.BigEndian.Uint64(b)
 }
 
 // Entry is a message that waits.
@@ -234,18 +172,18 @@ type Entry struct {
 func (q *Queue) Oldest(rule string) (entries []Entry, dropped int64, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.db == nil {
+	if !q.file.There() {
 		return nil, 0, nil
 	}
-	err = q.db.View(func(tx *bolt.Tx) error {
-		dropped = int64(toNumber(tx.Bucket([]byte(lost)).Get([]byte(rule))))
+	err = q.file.View(func(tx *bolt.Tx) error {
+		dropped = int64(boltfile.Number(tx.Bucket([]byte(lost)).Get([]byte(rule))))
 		line := tx.Bucket([]byte(lines)).Bucket([]byte(rule))
 		if line == nil {
 			return nil
 		}
 		c, size := line.Cursor(), 0
 		for k, v := c.First(); k != nil && len(entries) < wire.MaxMessages; k, v = c.Next() {
-			e := Entry{number: toNumber(k)}
+			e := Entry{number: boltfile.Number(k)}
 			if err := json.Unmarshal(v, &e.Message); err != nil {
 				return err
 			}
@@ -263,14 +201,14 @@ func (q *Queue) Oldest(rule string) (entries []Entry, dropped int64, err error) 
 func (q *Queue) Remove(rule string, entries []Entry, said int64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.db == nil || len(entries) == 0 && said == 0 {
+	if !q.file.There() || len(entries) == 0 && said == 0 {
 		return nil
 	}
 	size, count := q.bytes, q.counts[rule]
-	err := q.db.Update(func(tx *bolt.Tx) error {
+	err := q.file.Update(func(tx *bolt.Tx) error {
 		b := tx.Bucket([]byte(lost))
 		if said > 0 {
-			if err := b.Put([]byte(rule), number(toNumber(b.Get([]byte(rule)))-uint64(said))); err != nil {
+			if err := b.Put([]byte(rule), boltfile.Key(boltfile.Number(b.Get([]byte(rule)))-uint64(said))); err != nil {
 				return err
 			}
 		}
@@ -278,13 +216,13 @@ func (q *Queue) Remove(rule string, entries []Entry, said int64) error {
 		for _, e := range entries {
 			v := []byte(nil)
 			if line != nil {
-				v = line.Get(number(e.number))
+				v = line.Get(boltfile.Key(e.number))
 			}
 			if v == nil { // it was dropped meanwhile
 				continue
 			}
 			size, count = size-int64(len(v)), count-1
-			if err := line.Delete(number(e.number)); err != nil {
+			if err := line.Delete(boltfile.Key(e.number)); err != nil {
 				return err
 			}
 		}
@@ -301,11 +239,11 @@ func (q *Queue) Remove(rule string, entries []Entry, said int64) error {
 func (q *Queue) Forget(rule string) (dropped int, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.db == nil {
+	if !q.file.There() {
 		return 0, nil
 	}
 	size := q.bytes
-	err = q.db.Update(func(tx *bolt.Tx) error {
+	err = q.file.Update(func(tx *bolt.Tx) error {
 		all := tx.Bucket([]byte(lines))
 		line := all.Bucket([]byte(rule))
 		if line == nil {

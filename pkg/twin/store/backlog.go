@@ -2,10 +2,11 @@ package store
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/kedge-io/kedge/pkg/boltfile"
 )
 
 // Report is one report that waits for the API.
@@ -14,25 +15,16 @@ type Report struct {
 	Data     []byte
 }
 
-func number(b []byte) uint64 {
-	if len(b) != 8 {
-		return 0
-	}
-	return binary.BigEndian.Uint64(b)
-}
-
-func bytesOf(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
-
 // Sequence gives out a number that is greater than all before it, those before a restart too, and the name of the store that counts.
 func (s *Store) Sequence() (id string, n uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.open(); err != nil {
+	if err := s.file.Make(); err != nil {
 		return "", 0, err
 	}
 	if s.next >= s.limit {
 		limit := s.next + sequenceBlock
-		err := s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte(meta)).Put([]byte("sequence"), bytesOf(limit)) })
+		err := s.file.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte(meta)).Put([]byte("sequence"), boltfile.Key(limit)) })
 		if err != nil {
 			return "", 0, fmt.Errorf("take sequence numbers: %w", err)
 		}
@@ -50,14 +42,14 @@ func (s *Store) Append(reports []Report, most int64) (dropped int, err error) {
 	if len(reports) == 0 {
 		return 0, nil
 	}
-	if err := s.open(); err != nil {
+	if err := s.file.Make(); err != nil {
 		return 0, err
 	}
 	queued := s.queued
-	err = s.db.Update(func(tx *bolt.Tx) error {
+	err = s.file.Update(func(tx *bolt.Tx) error {
 		b := tx.Bucket([]byte(backlog))
 		for _, r := range reports {
-			if err := b.Put(bytesOf(r.Sequence), r.Data); err != nil {
+			if err := b.Put(boltfile.Key(r.Sequence), r.Data); err != nil {
 				return err
 			}
 			queued += int64(len(r.Data))
@@ -86,13 +78,13 @@ func (s *Store) Append(reports []Report, most int64) (dropped int, err error) {
 func (s *Store) Oldest(count int) (reports []Report, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.db == nil {
+	if !s.file.There() {
 		return nil, nil
 	}
-	err = s.db.View(func(tx *bolt.Tx) error {
+	err = s.file.View(func(tx *bolt.Tx) error {
 		c := tx.Bucket([]byte(backlog)).Cursor()
 		for k, v := c.First(); k != nil && len(reports) < count; k, v = c.Next() {
-			reports = append(reports, Report{number(k), bytes.Clone(v)})
+			reports = append(reports, Report{boltfile.Number(k), bytes.Clone(v)})
 		}
 		return nil
 	})
@@ -103,12 +95,12 @@ func (s *Store) Oldest(count int) (reports []Report, err error) {
 func (s *Store) Newest(do func(Report) (more bool)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.db == nil {
+	if !s.file.There() {
 		return nil
 	}
-	return s.db.View(func(tx *bolt.Tx) error {
+	return s.file.View(func(tx *bolt.Tx) error {
 		c := tx.Bucket([]byte(backlog)).Cursor()
-		for k, v := c.Last(); k != nil && do(Report{number(k), bytes.Clone(v)}); k, v = c.Prev() {
+		for k, v := c.Last(); k != nil && do(Report{boltfile.Number(k), bytes.Clone(v)}); k, v = c.Prev() {
 			continue
 		}
 		return nil
@@ -119,15 +111,15 @@ func (s *Store) Newest(do func(Report) (more bool)) error {
 func (s *Store) Remove(sequences []uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.db == nil || len(sequences) == 0 {
+	if !s.file.There() || len(sequences) == 0 {
 		return nil
 	}
 	queued := s.queued
-	err := s.db.Update(func(tx *bolt.Tx) error {
+	err := s.file.Update(func(tx *bolt.Tx) error {
 		b := tx.Bucket([]byte(backlog))
 		for _, n := range sequences {
-			queued -= int64(len(b.Get(bytesOf(n))))
-			if err := b.Delete(bytesOf(n)); err != nil {
+			queued -= int64(len(b.Get(boltfile.Key(n))))
+			if err := b.Delete(boltfile.Key(n)); err != nil {
 				return err
 			}
 		}

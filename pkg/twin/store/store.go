@@ -5,18 +5,13 @@ package store
 
 import (
 	"bytes"
-	"crypto/rand"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
-	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/kedge-io/kedge/pkg/boltfile"
 )
 
 // Buckets of the file.
@@ -29,19 +24,13 @@ const (
 	backlog = "backlog"
 )
 
-const (
-	// sequenceBlock is how many sequence numbers are taken at once, so that taking one rarely writes.
-	sequenceBlock = 1 << 16
-	lockTimeout   = 5 * time.Second
-)
+// sequenceBlock is how many sequence numbers are taken at once, so that taking one rarely writes.
+const sequenceBlock = 1 << 16
 
 // Store is one file. It is safe for concurrent use.
 type Store struct {
-	path string
-	log  *slog.Logger
-
 	mu     sync.Mutex
-	db     *bolt.DB
+	file   *boltfile.File
 	id     string
 	next   uint64 // sequence number that is given out next
 	limit  uint64 // numbers below it are taken on disk
@@ -50,51 +39,18 @@ type Store struct {
 
 // Open reads the file at path if there is one. A file that cannot be read is kept beside it under another name, and said so in the log.
 func Open(path string, log *slog.Logger) (*Store, error) {
-	s := &Store{path: path, log: log}
-	_, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return s, nil
-	}
+	s := &Store{}
+	var err error
+	s.file, err = boltfile.Open(boltfile.Config{Path: path, Holds: "device store", Prepare: s.prepare, Log: log})
 	if err != nil {
-		return nil, fmt.Errorf("open device store: %w", err)
-	}
-	err = s.open()
-	if err == nil || errors.Is(err, bolt.ErrTimeout) {
-		return s, err
-	}
-	damaged := fmt.Sprintf("%s.damaged-%d", path, time.Now().Unix())
-	log.Warn("device store was damaged: starting with an empty one", "kept", damaged, "error", err)
-	if err := os.Rename(path, damaged); err != nil {
-		return nil, fmt.Errorf("set damaged device store aside: %w", err)
+		return nil, err
 	}
 	return s, nil
 }
 
-func (s *Store) open() (err error) {
-	if s.db != nil {
-		return nil
-	}
-	defer func() { // a page that makes no sense
-		if r := recover(); r != nil {
-			err = fmt.Errorf("open device store: %v", r)
-		}
-	}()
-	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
-		return fmt.Errorf("open device store: %w", err)
-	}
-	db, err := bolt.Open(s.path, 0o600, &bolt.Options{Timeout: lockTimeout, FreelistType: bolt.FreelistMapType})
-	if err != nil {
-		return fmt.Errorf("open device store: %w", err)
-	}
-	if err := db.Update(s.prepare); err != nil {
-		return errors.Join(fmt.Errorf("open device store: %w", err), db.Close())
-	}
-	s.db = db
-	return nil
-}
-
 // prepare makes what is missing and reads every page that matters.
 func (s *Store) prepare(tx *bolt.Tx) error {
+	s.queued = 0
 	for _, name := range []string{Models, Devices, Twins, Mappers, meta, backlog} {
 		b, err := tx.CreateBucketIfNotExists([]byte(name))
 		if err != nil {
@@ -111,25 +67,17 @@ func (s *Store) prepare(tx *bolt.Tx) error {
 		}
 	}
 	m := tx.Bucket([]byte(meta))
-	if id := m.Get([]byte("id")); len(id) > 0 {
-		s.id = string(id)
-	} else {
-		random := make([]byte, 6)
-		if _, err := rand.Read(random); err != nil {
-			return err
-		}
-		s.id = hex.EncodeToString(random)
-		if err := m.Put([]byte("id"), []byte(s.id)); err != nil {
-			return err
-		}
+	var err error
+	if s.id, err = boltfile.Name(m); err != nil {
+		return err
 	}
-	s.next = number(m.Get([]byte("sequence")))
+	s.next = boltfile.Number(m.Get([]byte("sequence")))
 	if last, _ := tx.Bucket([]byte(backlog)).Cursor().Last(); last != nil {
-		s.next = max(s.next, number(last))
+		s.next = max(s.next, boltfile.Number(last))
 	}
 	s.next++
 	s.limit = s.next + sequenceBlock
-	return m.Put([]byte("sequence"), bytesOf(s.limit))
+	return m.Put([]byte("sequence"), boltfile.Key(s.limit))
 }
 
 // Change is one key to be written; a nil Value deletes it.
@@ -145,14 +93,14 @@ func (s *Store) Write(changes ...Change) error {
 	if len(changes) == 0 {
 		return nil
 	}
-	if err := s.open(); err != nil {
+	if err := s.file.Make(); err != nil {
 		return err
 	}
 	changes, err := s.news(changes)
 	if err != nil || len(changes) == 0 {
 		return err
 	}
-	err = s.db.Update(func(tx *bolt.Tx) error {
+	err = s.file.Update(func(tx *bolt.Tx) error {
 		for _, c := range changes {
 			b := tx.Bucket([]byte(c.Bucket))
 			if c.Value == nil {
@@ -176,7 +124,7 @@ func (s *Store) Write(changes ...Change) error {
 // news leaves out what is on disk already.
 func (s *Store) news(changes []Change) ([]Change, error) {
 	var out []Change
-	err := s.db.View(func(tx *bolt.Tx) error {
+	err := s.file.View(func(tx *bolt.Tx) error {
 		for _, c := range changes {
 			if old := tx.Bucket([]byte(c.Bucket)).Get([]byte(c.Key)); !bytes.Equal(old, c.Value) || (old == nil) != (c.Value == nil) {
 				out = append(out, c)
@@ -191,10 +139,10 @@ func (s *Store) news(changes []Change) ([]Change, error) {
 func (s *Store) Each(bucket string, do func(key string, value []byte) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.db == nil {
+	if !s.file.There() {
 		return nil
 	}
-	return s.db.View(func(tx *bolt.Tx) error {
+	return s.file.View(func(tx *bolt.Tx) error {
 		return tx.Bucket([]byte(bucket)).ForEach(func(k, v []byte) error { return do(string(k), bytes.Clone(v)) })
 	})
 }
@@ -203,13 +151,5 @@ func (s *Store) Each(bucket string, do func(key string, value []byte) error) err
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.db == nil {
-		return nil
-	}
-	db := s.db
-	s.db = nil
-	if err := db.Close(); err != nil {
-		return fmt.Errorf("close device store: %w", err)
-	}
-	return nil
+	return s.file.Close()
 }
