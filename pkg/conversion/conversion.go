@@ -45,6 +45,11 @@ type Verdict struct {
 	Errors field.ErrorList
 }
 
+// Refuse is the verdict on an object that cannot be judged, or not be understood.
+func Refuse(err error) Verdict {
+	return Verdict{Errors: field.ErrorList{field.Invalid(field.NewPath("spec"), "", err.Error())}}
+}
+
 // Registry is the set of all kinds. It does not change once made.
 type Registry struct {
 	kinds map[schema.GroupKind]Kind

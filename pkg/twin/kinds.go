@@ -1,17 +1,10 @@
 package twin
 
 import (
-	"context"
 	"fmt"
-	"sync"
-	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"k8s.io/client-go/dynamic"
 
 	"github.com/kedge-io/kedge/pkg/apis/devices/v1beta1"
 	"github.com/kedge-io/kedge/pkg/conversion"
@@ -20,19 +13,10 @@ import (
 	"github.com/kedge-io/kedge/pkg/twin/model"
 )
 
-// lookTimeout bounds how long a write of a device waits for its model.
-const lookTimeout = 5 * time.Second
-
 // Kinds are the kinds of devices, for an API server to convert and check. kubeconfig is of a user who may read them; it is used when the
 // first device is written.
 func Kinds(kubeconfig string) []conversion.Kind {
-	j := judge{client: sync.OnceValues(func() (dynamic.Interface, error) {
-		rest, err := kube.Config(kubeconfig, "devices")
-		if err != nil {
-			return nil, err
-		}
-		return dynamic.NewForConfig(rest)
-	})}
+	j := judge{kube.NewLookup(kubeconfig, "devices")}
 	versions := []string{convert.Alpha, convert.Beta}
 	return []conversion.Kind{
 		{Group: v1beta1.Group, Kind: "DeviceModel", Versions: versions, Convert: convert.Model, Check: j.model},
@@ -43,7 +27,7 @@ func Kinds(kubeconfig string) []conversion.Kind {
 
 // judge says what is wrong with objects that somebody writes.
 type judge struct {
-	client func() (dynamic.Interface, error)
+	api kube.Lookup
 }
 
 // newest is the object in the version that is checked.
@@ -62,11 +46,11 @@ func newest(obj *unstructured.Unstructured, way func(map[string]any, string, str
 func (j judge) model(obj, _ *unstructured.Unstructured) (v conversion.Verdict) {
 	obj, err := newest(obj, convert.Model)
 	if err != nil {
-		return broken(err)
+		return conversion.Refuse(err)
 	}
 	m, err := v1beta1.Decode[v1beta1.DeviceModel](obj)
 	if err != nil {
-		return broken(err)
+		return conversion.Refuse(err)
 	}
 	v.Errors = listOf(model.CheckModel(m))
 	return v
@@ -75,21 +59,21 @@ func (j judge) model(obj, _ *unstructured.Unstructured) (v conversion.Verdict) {
 func (j judge) device(obj, _ *unstructured.Unstructured) (v conversion.Verdict) {
 	obj, err := newest(obj, convert.Device)
 	if err != nil {
-		return broken(err)
+		return conversion.Refuse(err)
 	}
 	d, err := v1beta1.Decode[v1beta1.Device](obj)
 	if err != nil {
-		return broken(err)
+		return conversion.Refuse(err)
 	}
 	var m *v1beta1.DeviceModel
 	if r := d.Spec.DeviceModelRef; r != nil && r.Name != "" {
-		live, err := j.look(v1beta1.Models(), d.Namespace, r.Name)
+		live, err := j.api.Get(v1beta1.Models(), d.Namespace, r.Name)
 		if err != nil {
-			return broken(fmt.Errorf("look at its model: %w", err))
+			return conversion.Refuse(fmt.Errorf("look at its model: %w", err))
 		}
 		if live != nil {
 			if m, err = v1beta1.Decode[v1beta1.DeviceModel](live); err != nil {
-				return broken(err)
+				return conversion.Refuse(err)
 			}
 		}
 	}
@@ -103,9 +87,9 @@ func (j judge) status(obj, old *unstructured.Unstructured) (v conversion.Verdict
 	if node == "" || old != nil && old.GetAnnotations()[v1beta1.AnnotationNode] == node {
 		return v
 	}
-	device, err := j.look(v1beta1.Devices(), obj.GetNamespace(), obj.GetName())
+	device, err := j.api.Get(v1beta1.Devices(), obj.GetNamespace(), obj.GetName())
 	if err != nil {
-		return broken(fmt.Errorf("look at its device: %w", err))
+		return conversion.Refuse(fmt.Errorf("look at its device: %w", err))
 	}
 	on := ""
 	if device != nil {
@@ -116,25 +100,6 @@ func (j judge) status(obj, old *unstructured.Unstructured) (v conversion.Verdict
 			fmt.Sprintf("the device of this name hangs on node %q", on))}
 	}
 	return v
-}
-
-// look returns an object, or nil when there is none.
-func (j judge) look(kind schema.GroupVersionResource, namespace, name string) (*unstructured.Unstructured, error) {
-	client, err := j.client()
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
-	defer cancel()
-	live, err := client.Resource(kind).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, nil
-	}
-	return live, err
-}
-
-func broken(err error) conversion.Verdict {
-	return conversion.Verdict{Errors: field.ErrorList{field.Invalid(field.NewPath("spec"), "", err.Error())}}
 }
 
 func listOf(problems []model.Problem) (out field.ErrorList) {
