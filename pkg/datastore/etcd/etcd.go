@@ -111,18 +111,46 @@ func (m *Member) Run(ctx context.Context) error {
 		return fmt.Errorf("start etcd: %w", err)
 	}
 	defer e.Close()
-	select {
-	case <-e.Server.ReadyNotify():
-	case <-ctx.Done():
-		return nil
-	case err := <-e.Err():
-		return m.ended(err)
-	case <-e.Server.StopNotify():
-		return m.ended(nil)
+	if started, err := m.started(ctx, e); !started {
+		return err
 	}
 	m.server.Store(e.Server)
 	defer m.server.Store(nil)
 	return m.serve(ctx, e)
+}
+
+// started waits until the other members know this one by name. etcd itself would wait for its own copy of that, which never comes when it was
+// in the database that a member gets as it joins, and tries again after 15 seconds only.
+func (m *Member) started(ctx context.Context, e *embed.Etcd) (bool, error) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-e.Server.ReadyNotify():
+			return true, nil
+		case <-ctx.Done():
+			return false, nil
+		case err := <-e.Err():
+			return false, m.ended(err)
+		case <-e.Server.StopNotify():
+			return false, m.ended(nil)
+		case <-tick.C:
+		}
+		if m.isKnown(ctx, e.Server) {
+			return true, nil
+		}
+	}
+}
+
+// isKnown says that this member has all that the others had before the question, and among it its own name.
+func (m *Member) isKnown(ctx context.Context, s *etcdserver.EtcdServer) bool {
+	ctx, cancel := context.WithTimeout(ctx, upkeep)
+	defer cancel()
+	if s.Leader() == 0 || s.LinearizableReadNotify(ctx) != nil {
+		return false
+	}
+	own := s.Cluster().Member(s.MemberID())
+	return own != nil && own.Name == m.name
 }
 
 // ended explains why the member stopped by itself.
