@@ -107,7 +107,7 @@ func (p *program) app() *cli.App {
 func (p *program) commands() []*cli.Command {
 	return []*cli.Command{
 		p.serverCommand(), p.agentCommand(), p.statusCommand(), p.checkConfigCommand(), p.tokenCommand(), p.nodeCommand(),
-		p.snapshotCommand(), p.certificateCommand(), p.deviceCommand(), p.mapperCommand(),
+		p.snapshotCommand(), p.secretsCommand(), p.certificateCommand(), p.deviceCommand(), p.mapperCommand(),
 		p.kubectlCommand(), p.ctrCommand(), p.crictlCommand(),
 		p.versionCommand(), p.completionCommand(), p.completeCommand(),
 	}

@@ -138,6 +138,10 @@ type Server struct {
 	// WriteKubeconfigGroup is a group name or number; empty leaves the group alone.
 	WriteKubeconfigGroup string
 
+	// SecretsEncryption has Secrets encrypted in the datastore, with keys of type SecretsEncryptionProvider, empty for the one there is.
+	SecretsEncryption         bool
+	SecretsEncryptionProvider string
+
 	// DisableHelmController is another way to name helm in Disable.
 	DisableHelmController bool
 	// MetricsPeriod is how many seconds usage counts as current; 0 for the default.

@@ -175,6 +175,12 @@ func datastoreSettings() []Setting {
 		{Name: "datastore-keyfile", Group: group, Value: "FILE", Env: env("DATASTORE_KEYFILE"), Server: true,
 			Usage: "Key of the client certificate.",
 			bind:  text(func(s *Server) *string { return &s.DatastoreKeyFile })},
+		{Name: "secrets-encryption", Group: group, Server: true,
+			Usage: "Encrypt Secrets in the datastore, those that are there too; kedge secrets-encrypt turns it off and changes keys.",
+			bind:  yesNo(func(s *Server) *bool { return &s.SecretsEncryption })},
+		{Name: "secrets-encryption-provider", Group: group, Value: "aescbc|secretbox", DefaultText: "aescbc, or what the keys are", Server: true,
+			Usage: "How new keys of secrets-encryption encrypt.",
+			bind:  text(func(s *Server) *string { return &s.SecretsEncryptionProvider })},
 		{Name: "default-local-storage-path", Group: group, Value: "DIR", DefaultText: "storage in data-dir", Server: true,
 			Usage: "Where volumes of the StorageClass local-path are made.",
 			bind:  text(func(s *Server) *string { return &s.DefaultLocalStoragePath })},
@@ -363,7 +369,6 @@ func busSettings() []Setting {
 func unbuiltSettings() []Setting {
 	const runtime = "kedge has its own containerd and works with no other runtime"
 	return []Setting{
-		{Name: "secrets-encryption", bind: unbuilt("encryption of Secrets at rest is not built yet")},
 		{Name: "advertise-port", Value: "PORT", Server: true, bind: unbuilt("the advertised port is https-listen-port")},
 		{Name: "docker", bind: unbuilt(runtime)},
 		{Name: "container-runtime-endpoint", Value: "SOCKET", bind: unbuilt(runtime)},

@@ -44,6 +44,7 @@ func (s Server) Validate() error {
 		validateArgs("kube-apiserver-arg", s.KubeAPIServerArgs),
 		validateArgs("kube-controller-manager-arg", s.KubeControllerManagerArgs),
 		validateArgs("kube-scheduler-arg", s.KubeSchedulerArgs),
+		s.validateEncryption(),
 	}
 	return first(checks)
 }
@@ -254,6 +255,19 @@ func (s Server) validateDatastore() error {
 		}
 	}
 	return nil
+}
+
+func (s Server) validateEncryption() error {
+	own := slices.ContainsFunc(s.KubeAPIServerArgs, func(a string) bool {
+		return strings.HasPrefix(strings.TrimLeft(a, "-"), "encryption-provider-config=")
+	})
+	if own && s.SecretsEncryption {
+		return errors.New("--secrets-encryption and --kube-apiserver-arg encryption-provider-config are both set: keep one of them")
+	}
+	if s.SecretsEncryptionProvider == "" {
+		return nil
+	}
+	return oneOf("secrets-encryption-provider", s.SecretsEncryptionProvider, "aescbc", "secretbox")
 }
 
 func (s Server) validateNodePorts() error {

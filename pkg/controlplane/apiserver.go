@@ -16,6 +16,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/egressselector"
+	encryptioncontroller "k8s.io/apiserver/pkg/server/options/encryptionconfig/controller"
 	"k8s.io/apiserver/pkg/util/webhook"
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 
@@ -47,6 +48,9 @@ type LocalAPI = localapi.API
 // stopTimeout is how long open connections may hold the stop of the API server.
 const stopTimeout = time.Second
 
+// encryptionPoll is how often the file with keys is looked at; upstream's minute would make a rotation take several.
+const encryptionPoll = 3 * time.Second
+
 // APIServer is kube-apiserver as a component.
 type APIServer struct {
 	// Dial, when set, reaches kubelets and pods instead of a direct connection: the tunnel.
@@ -57,6 +61,8 @@ type APIServer struct {
 	Kinds *conversion.Registry
 	// Local are the APIs that kedge's own handlers answer.
 	Local []LocalAPI
+	// Encryption, when set, is asked for the file that says how values are encrypted in the datastore, empty for none; it may wait for the datastore.
+	Encryption func(ctx context.Context) (file string, err error)
 	// Evictions, when set, is asked before the pods of a node that is out of reach may be evicted.
 	Evictions evictions.Policy
 
@@ -86,6 +92,9 @@ func (a *APIServer) Run(ctx context.Context) error {
 	kinds.Admit(a.options.Admission, a.Kinds)
 	if a.Evictions != nil {
 		kinds.AddPlugin(a.options.Admission, evictions.Name, evictions.New(a.Evictions))
+	}
+	if err := a.encrypt(ctx); err != nil {
+		return err
 	}
 	opts, err := a.options.Complete(ctx)
 	if err != nil {
@@ -121,6 +130,20 @@ func (a *APIServer) Run(ctx context.Context) error {
 	if err := prepared.Run(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
+	return nil
+}
+
+// encrypt has values encrypted in the datastore. What the user's own arguments say wins.
+func (a *APIServer) encrypt(ctx context.Context) error {
+	if a.Encryption == nil || a.options.Etcd.EncryptionProviderConfigFilepath != "" {
+		return nil
+	}
+	file, err := a.Encryption(ctx)
+	if err != nil || file == "" {
+		return err
+	}
+	a.options.Etcd.EncryptionProviderConfigFilepath, a.options.Etcd.EncryptionProviderConfigAutomaticReload = file, true
+	encryptioncontroller.EncryptionConfigFileChangePollDuration = encryptionPoll
 	return nil
 }
 

@@ -25,6 +25,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/loadbalancer"
 	"github.com/kedge-io/kedge/pkg/rules"
 	"github.com/kedge-io/kedge/pkg/server/cluster"
+	"github.com/kedge-io/kedge/pkg/server/encryption"
 	"github.com/kedge-io/kedge/pkg/server/self"
 	"github.com/kedge-io/kedge/pkg/storage"
 	"github.com/kedge-io/kedge/pkg/supervisor"
@@ -43,6 +44,7 @@ type Server struct {
 	led      []func()                   // called each time when the controllers of several servers are ready here
 	plane    controlplane.Config
 	gate     *gate // from APIServer on
+	secrets  *encryption.Keys
 
 	health *health.Controller // the same, unless it is disabled
 	grid   *grid.Grid         // the same
@@ -71,7 +73,7 @@ func New(ctx context.Context, cfg config.Server, log *slog.Logger) (*Server, err
 		return nil, fmt.Errorf("prepare datastore: %w", err)
 	}
 	s.plane = s.planeConfig(endpoint)
-	return s, nil
+	return s, s.openEncryption()
 }
 
 // ensureTokens writes the token files.
@@ -184,6 +186,7 @@ func (s *Server) APIServer(settings func() ([]byte, error)) (supervisor.Componen
 	if err := s.keepPods(api); err != nil {
 		return nil, err
 	}
+	api.Encryption = s.secrets.Prepare
 	return api, nil
 }
 
@@ -289,7 +292,8 @@ func (s *Server) actingParts() ([]supervisor.Component, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(parts, a...), nil
+	e, err := s.encryptionParts()
+	return slices.Concat(parts, a, e), err
 }
 
 // addons applies what lies in the manifests folder.

@@ -133,6 +133,7 @@ settings    pkg/config
 mode        pkg/agent
 mode        pkg/server
 mode/1      pkg/server/cluster
+mode/1      pkg/server/encryption
 mode/1      pkg/server/self
 frontend    pkg/cli
 command     cmd/kedge

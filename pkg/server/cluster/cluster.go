@@ -34,7 +34,7 @@ func HasMember(cfg config.Server) bool {
 // SnapshotFiles are what a restored site needs beside its data: its authorities, keys and tokens.
 func SnapshotFiles(dataDir string) []string {
 	in := func(name string) string { return filepath.Join(dataDir, "server", name) }
-	return []string{in("tls"), in("token"), in("node-token"), in("agent-token")}
+	return []string{in("tls"), in("cred"), in("token"), in("node-token"), in("agent-token")}
 }
 
 // SnapshotEngine is what snapshots of the server with this data directory are made with.
