@@ -13,7 +13,6 @@ import (
 
 	"github.com/kedge-io/kedge/pkg/config"
 	"github.com/kedge-io/kedge/pkg/status"
-	"github.com/kedge-io/kedge/pkg/version"
 )
 
 // program is what the commands share: where they write, and the way to the service manager.
@@ -184,13 +183,4 @@ func flagNames(c *cli.Context) []string {
 		}
 	}
 	return names
-}
-
-func (p *program) versionLine() string {
-	v := version.Get()
-	line := "kedge " + v.Version
-	if v.Kubernetes != "" {
-		line += ", Kubernetes " + v.Kubernetes
-	}
-	return line
 }

@@ -3,6 +3,7 @@ package conversion
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -36,8 +37,11 @@ func (r *Registry) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, fmt.Errorf("conversion review is larger than %d bytes", maxReview)
 	}
 	var review apiextensionsv1.ConversionReview
-	if err := json.Unmarshal(data, &review); err != nil || review.Request == nil {
-		return nil, fmt.Errorf("read conversion review: not of apiextensions.k8s.io/v1: %v", err)
+	if err := json.Unmarshal(data, &review); err != nil {
+		return nil, fmt.Errorf("read conversion review: %w", err)
+	}
+	if review.Request == nil {
+		return nil, errors.New("read conversion review: not of apiextensions.k8s.io/v1")
 	}
 	review.Response, review.Request = r.review(review.Request), nil
 	if data, err = json.Marshal(review); err != nil {

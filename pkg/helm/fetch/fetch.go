@@ -176,9 +176,7 @@ func fromRegistry(ctx context.Context, name, version string, a Access) ([]byte, 
 	if err != nil {
 		return nil, fmt.Errorf("make registry client: %w", err)
 	}
-	if strings.ContainsAny(path, ":@") {
-		version = ""
-	} else {
+	if !strings.ContainsAny(path, ":@") {
 		tags, err := client.Tags(name)
 		if err != nil {
 			return nil, fmt.Errorf("list versions of %s: %w", name, err)

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
@@ -196,7 +195,7 @@ func (w *World) allows(l *listener, namespace string) bool {
 		return true
 	case gatewayv1.NamespacesFromSelector:
 		selector, err := metav1.LabelSelectorAsSelector(a.Namespaces.Selector)
-		return err == nil && selector.Matches(labels.Set(w.Namespaces[namespace]))
+		return err == nil && selector.Matches(w.Namespaces[namespace])
 	}
 	return false
 }

@@ -290,7 +290,7 @@ func (w *World) backend(r *gatewayv1.HTTPRoute, ref gatewayv1.HTTPBackendRef) (B
 	case ref.Port == nil:
 		return Backend{}, &problem{"BackendNotFound", fmt.Sprintf("backend %s has no port", ref.Name)}
 	}
-	b, err := w.target(namespace, string(ref.Name), "", int32(*ref.Port))
+	b, err := w.target(namespace, string(ref.Name), "", *ref.Port)
 	if err != nil {
 		return Backend{}, &problem{"BackendNotFound", err.Error()}
 	}
