@@ -19,6 +19,7 @@ func (s *scene) refused(n *lab.Node, parts ...string) {
 }
 
 func TestNamesAndTokens(t *testing.T) {
+	t.Parallel()
 	s := newScene(t)
 	s.a1.Start()
 	s.s1.AwaitNodes("a1")
@@ -52,6 +53,7 @@ func TestNamesAndTokens(t *testing.T) {
 }
 
 func TestNodeSpeaksForItselfOnly(t *testing.T) {
+	t.Parallel()
 	s := newScene(t)
 	s.a1.Start()
 	s.f1.Start()

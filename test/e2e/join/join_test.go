@@ -64,6 +64,7 @@ spec:
 }
 
 func TestAgentsJoinFromAnywhere(t *testing.T) {
+	t.Parallel()
 	s := newScene(t)
 	begin := time.Now()
 	s.a1.Start()

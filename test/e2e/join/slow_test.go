@@ -11,6 +11,7 @@ import (
 )
 
 func TestExecBesideALargeStreamOnASlowLink(t *testing.T) {
+	t.Parallel()
 	s := newScene(t)
 	s.f1.Start()
 	s.s1.AwaitNodes("f1")
