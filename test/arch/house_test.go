@@ -24,6 +24,7 @@ leaf        pkg/apis/superedge/v1
 leaf        pkg/version
 foundation  pkg/boltfile
 foundation  pkg/certs
+foundation/1 pkg/certs/resume
 foundation  pkg/check
 foundation  pkg/conversion
 foundation  pkg/dropin
@@ -56,6 +57,7 @@ feature/1   pkg/controlplane/openapi
 feature/1   pkg/controlplane/kinds
 feature/1   pkg/controlplane/localapi
 feature/1   pkg/controlplane/policies
+feature/1   pkg/controlplane/serving
 feature     pkg/cri
 feature/1   pkg/cri/registries
 feature/1   pkg/cri/runtimes
@@ -182,6 +184,7 @@ support     test/lab/netns
 support     test/lab/node
 support     test/lab/slowlink
 support     test/output
+support     test/plc
 support     test/plane
 support     test/vm
 support     test/vm/control

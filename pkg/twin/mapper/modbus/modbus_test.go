@@ -10,6 +10,7 @@ import (
 
 	"github.com/kedge-io/kedge/pkg/apis/devices/v1beta1"
 	"github.com/kedge-io/kedge/pkg/twin/mapper/driver"
+	"github.com/kedge-io/kedge/test/plc"
 )
 
 func property(name, kind string, visitor v1beta1.ConfigData) driver.Property {
@@ -25,8 +26,8 @@ func at(register string, offset, limit int64, more ...any) v1beta1.ConfigData {
 }
 
 func TestPLC(t *testing.T) {
-	p := newPLC(t)
-	host, port, err := net.SplitHostPort(p.address)
+	p, address := newPLC(t)
+	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,8 +56,13 @@ func TestPLC(t *testing.T) {
 			t.Errorf("%s: %q, %v, want %q", properties[i].Name, got, err, text)
 		}
 	}
-	if p.registers[0] != 0xfff9 || p.registers[1] != 123 || p.registers[3] != 0xbfc0 || p.registers[4] != 0x6bee || !p.coils[3] {
-		t.Errorf("registers %x", p.registers[:8])
+	for register, want := range map[int]uint16{0: 0xfff9, 1: 123, 3: 0xbfc0, 4: 0x6bee} {
+		if got := p.Register(register); got != want {
+			t.Errorf("register %d is %x, want %x", register, got, want)
+		}
+	}
+	if !p.Coil(3) {
+		t.Error("coil 3 is off")
 	}
 	for i, text := range map[int]string{1: "32768", 2: "5000", 4: "-1", 5: "much too long", 0: "perhaps"} {
 		if err := d.Write(ctx, properties[i], text); err == nil {
@@ -67,11 +73,11 @@ func TestPLC(t *testing.T) {
 	if _, err := d.Read(ctx, properties[7]); !errors.As(err, &refused) || !strings.Contains(err.Error(), "illegal data address") {
 		t.Errorf("a register that is not there: %v", err)
 	}
-	p.powerOff()
+	p.PowerOff()
 	if _, err := d.Read(ctx, properties[1]); err == nil {
 		t.Error("a device without power answers")
 	}
-	p.powerOn()
+	powerOn(t, p)
 	if got, err := d.Read(ctx, properties[1]); err != nil || got != "0" {
 		t.Errorf("after a power cycle: %q, %v", got, err)
 	}
@@ -104,8 +110,8 @@ func TestRTU(t *testing.T) {
 		t.Errorf("% x", got)
 	}
 	far, near := net.Pipe()
-	p := &plc{t: t}
-	p.registers[5] = 77
+	p := &plc.Device{}
+	p.Hold(5, 77)
 	go func() {
 		request := make([]byte, 8)
 		for {
@@ -116,7 +122,7 @@ func TestRTU(t *testing.T) {
 			if err != nil {
 				return
 			}
-			for _, b := range rtuFrame(9, p.do(pdu)) { // byte by byte, as a line does
+			for _, b := range rtuFrame(9, p.Do(pdu)) { // byte by byte, as a line does
 				if _, err := far.Write([]byte{b}); err != nil {
 					return
 				}
@@ -132,8 +138,8 @@ func TestRTU(t *testing.T) {
 	if _, err := l.ask(ctx, 9, readPDU(readHolding, 99, 2)); err == nil || !strings.Contains(err.Error(), "illegal data address") {
 		t.Errorf("%v", err)
 	}
-	if _, err := l.ask(ctx, 9, writePDU(6, []byte{1, 2})); err != nil || p.registers[6] != 0x102 {
-		t.Errorf("%x, %v", p.registers[6], err)
+	if _, err := l.ask(ctx, 9, writePDU(6, []byte{1, 2})); err != nil || p.Register(6) != 0x102 {
+		t.Errorf("%x, %v", p.Register(6), err)
 	}
 	_ = l.close()
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/kedge-io/kedge/pkg/apis/devices/v1beta1"
 	"github.com/kedge-io/kedge/pkg/twin/mapper/driver"
+	"github.com/kedge-io/kedge/test/plc"
 )
 
 // Faults of a serial device.
@@ -31,7 +32,8 @@ const (
 
 // slave is a simulated device at the end of a serial line that has a file name, as an adapter in a machine has.
 type slave struct {
-	*plc
+	*plc.Device
+	t      *testing.T
 	path   string // a link, as udev makes it
 	end    *os.File
 	fault  atomic.Int32
@@ -61,7 +63,7 @@ func openpty(t *testing.T) (*os.File, string) {
 }
 
 func newSlave(t *testing.T) *slave {
-	s := &slave{plc: &plc{t: t}, path: filepath.Join(t.TempDir(), "ttyUSB0"), belate: make(chan struct{}, 1)}
+	s := &slave{Device: &plc.Device{}, t: t, path: filepath.Join(t.TempDir(), "ttyUSB0"), belate: make(chan struct{}, 1)}
 	s.plugIn()
 	t.Cleanup(func() { _ = s.end.Close() })
 	return s
@@ -74,9 +76,8 @@ func (s *slave) plugIn() {
 	if err := os.Symlink(name, s.path); err != nil {
 		s.t.Fatal(err)
 	}
-	s.mu.Lock()
-	s.end, s.registers, s.coils = end, [100]uint16{}, [100]bool{}
-	s.mu.Unlock()
+	s.end = end
+	powerOn(s.t, s.Device)
 	go s.serveLine(end)
 }
 
@@ -106,7 +107,7 @@ func (s *slave) serveLine(line io.ReadWriter) {
 		if err != nil {
 			continue // a device does not answer what is not for it
 		}
-		if err := s.reply(line, rtuFrame(2, s.do(pdu))); err != nil {
+		if err := s.reply(line, rtuFrame(2, s.Do(pdu))); err != nil {
 			return
 		}
 	}
