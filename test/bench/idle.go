@@ -56,12 +56,7 @@ func (b *bench) idleSite() error {
 // agent watches a node that joined from behind address translation: how long joining takes, what it costs while nothing happens,
 // and how long exec takes through the tunnel.
 func (b *bench) agent() error {
-	l := lab.New(b.tb)
-	server := l.AddSite("bench").AddNode("server", lab.Server())
-	farm := l.AddSiteBehindNAT("farm")
-	server.Start()
-	server.AwaitReady()
-	n := farm.AddNode("node", lab.Agent("--server", server.URL(), "--token", server.Exec("cat", "/var/lib/kedge/server/agent-token")))
+	farm, server, n := b.pair()
 	n.AddBusybox()
 	begin := time.Now()
 	n.Start()
@@ -319,7 +314,7 @@ func (g *gridBench) move() error {
 // reconnect cuts a node off while objects change, over a line with a round trip of 50 ms.
 func (b *bench) reconnect() error {
 	s := b.outage()
-	n := s.Farm.AddNode("node", lab.Agent("--server", s.Server.URL(), "--token", s.Server.Exec("cat", "/var/lib/kedge/server/agent-token")))
+	n := s.Farm.AddAgent("node", s.Server)
 	n.Start()
 	s.Server.AwaitNodes("node")
 	n.AwaitReady()

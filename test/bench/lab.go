@@ -73,6 +73,16 @@ func (b *bench) machine(name string, args ...string) *lab.Node {
 	return n
 }
 
+// pair is a server that is ready, and a machine in a site behind address translation that is to join it.
+func (b *bench) pair() (farm *lab.Site, server, node *lab.Node) {
+	l := lab.New(b.tb)
+	server = l.AddSite("bench").AddNode("server", lab.Server())
+	farm = l.AddSiteBehindNAT("farm")
+	server.Start()
+	server.AwaitReady()
+	return farm, server, farm.AddAgent("node", server)
+}
+
 // site is a machine whose site is ready, with a client.
 func (b *bench) site(name string, args ...string) (*lab.Node, *kubernetes.Clientset, error) {
 	n := b.machine(name, args...)

@@ -251,12 +251,7 @@ func (b *bench) patiently(what string, done func() error) (err error) {
 // driver.
 func (b *bench) devices() error {
 	const count = 1000
-	l := lab.New(b.tb)
-	server := l.AddSite("bench").AddNode("server", lab.Server())
-	farm := l.AddSiteBehindNAT("farm")
-	server.Start()
-	server.AwaitReady()
-	node := farm.AddNode("node", lab.Agent("--server", server.URL(), "--token", server.Exec("cat", "/var/lib/kedge/server/agent-token")))
+	_, server, node := b.pair()
 	node.Start()
 	server.AwaitNodes("node")
 	node.AwaitReady()

@@ -175,12 +175,7 @@ func (b *bench) killGap(n *lab.Node) (time.Duration, error) {
 
 // offlineReboot measures how long a node that is cut off needs, after everything in it has died, from the start of kedge to ten ready pods.
 func (b *bench) offlineReboot() error {
-	l := lab.New(b.tb)
-	server := l.AddSite("bench").AddNode("server", lab.Server())
-	farm := l.AddSiteBehindNAT("farm")
-	server.Start()
-	server.AwaitReady()
-	n := farm.AddNode("node", lab.Agent("--server", server.URL(), "--token", server.Exec("cat", "/var/lib/kedge/server/agent-token")))
+	farm, server, n := b.pair()
 	n.AddBusybox()
 	n.Start()
 	server.AwaitNodes("node")

@@ -3,6 +3,7 @@ package lab
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kedge-io/kedge/pkg/status"
+	"github.com/kedge-io/kedge/test/output"
 	"github.com/kedge-io/kedge/test/vm/control"
 )
 
@@ -167,6 +169,61 @@ func (n *Node) Status() (status.Report, error) {
 	return status.Get(ctx, n.insidePath(status.DefaultSocket))
 }
 
+// API is what the node API of an agent says about itself. Full lists and traffic are counted from the start of kedge.
+type API struct {
+	Server     string // up or down
+	FullLists  int
+	HeldWrites int
+	Prepared   bool
+	Traffic    struct{ Sent, Received, Connections, Requests int64 }
+}
+
+// API asks the node API of an agent.
+func (n *Node) API() (now API, err error) {
+	out, err := n.Run("curl", "-s", "http://127.0.0.1:10550/kedge/state")
+	if err == nil {
+		err = json.Unmarshal([]byte(out), &now)
+	}
+	return now, err
+}
+
+// AwaitAPI waits until the node API of an agent is as it should be.
+func (n *Node) AwaitAPI(what string, ok func(API) bool) {
+	n.lab.t.Helper()
+	n.lab.Await(what+" on "+n.name, readyTimeout, func() error {
+		now, err := n.API()
+		if err == nil && !ok(now) {
+			err = fmt.Errorf("it is %+v", now)
+		}
+		return err
+	})
+}
+
+// Program is one that the test runs on a machine, beside kedge.
+type Program struct {
+	end    context.CancelFunc
+	done   chan struct{}
+	output output.Buffer
+}
+
+// Beside runs kedge with arguments on the machine, beside the kedge that is there, until the test ends or Stop is called.
+func (n *Node) Beside(args ...string) *Program {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &Program{end: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(p.done)
+		_ = n.RunStreams(ctx, control.Command{Argv: append([]string{binaryPath}, args...), Stdout: &p.output, Stderr: &p.output})
+	}()
+	n.lab.t.Cleanup(p.Stop)
+	return p
+}
+
+// Stop kills the program.
+func (p *Program) Stop() { p.end(); <-p.done }
+
+// Output is what it has written so far.
+func (p *Program) Output() string { return p.output.String() }
+
 func (n *Node) notReady() error {
 	r, err := n.Status()
 	if err != nil {
@@ -206,6 +263,12 @@ func (n *Node) Log() string {
 	text, err := os.ReadFile(n.HostPath(logPath))
 	n.lab.must("read log of "+n.name, err)
 	return string(text)
+}
+
+// AgentToken is the token with which agents join a server that is ready.
+func (n *Node) AgentToken() string {
+	n.lab.t.Helper()
+	return n.Exec("cat", "/var/lib/kedge/server/agent-token")
 }
 
 // URL is where other machines reach the node's API, if it is a server.

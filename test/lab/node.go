@@ -58,6 +58,12 @@ func (s *Site) AddNode(name string, role Role) *Node {
 	return n
 }
 
+// AddAgent makes a machine that joins a server which is ready, with further arguments. It is switched on, and kedge is not started.
+func (s *Site) AddAgent(name string, server *Node, args ...string) *Node {
+	s.lab.t.Helper()
+	return s.AddNode(name, Agent(append([]string{"--server", server.URL(), "--token", server.AgentToken()}, args...)...))
+}
+
 // Name is the node's host name, which is its node name too.
 func (n *Node) Name() string { return n.name }
 

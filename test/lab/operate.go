@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -70,12 +71,52 @@ func (n *Node) Kubectl(args ...string) string {
 	return n.Kedge(append([]string{"kubectl"}, args...)...)
 }
 
+// TryKedge is Kedge for what may fail.
+func (n *Node) TryKedge(args ...string) (string, error) {
+	out, err := n.Run(append([]string{binaryPath}, args...)...)
+	return strings.TrimSpace(out), err
+}
+
+// TryKubectl is Kubectl for what may fail.
+func (n *Node) TryKubectl(args ...string) (string, error) {
+	return n.TryKedge(append([]string{"kubectl"}, args...)...)
+}
+
 // Apply applies manifests on the machine.
 func (n *Node) Apply(yaml string) {
 	n.lab.t.Helper()
-	if _, err := n.RunInput(yaml, binaryPath, "kubectl", "apply", "-f", "-"); err != nil {
-		n.lab.t.Fatalf("on %s: %v", n.name, err)
-	}
+	n.lab.must("on "+n.name, n.TryApply(yaml))
+}
+
+// TryApply is Apply for what may fail.
+func (n *Node) TryApply(yaml string) error {
+	_, err := n.RunInput(yaml, binaryPath, "kubectl", "apply", "-f", "-")
+	return err
+}
+
+// ApplyFile applies a file of the host on the machine, unchanged.
+func (n *Node) ApplyFile(path string) {
+	n.lab.t.Helper()
+	text, err := os.ReadFile(path)
+	n.lab.must("read manifests", err)
+	n.Apply(string(text))
+}
+
+// Field is what a JSONPath finds in an object of the namespace default.
+func (n *Node) Field(kind, name, path string) (string, error) {
+	return n.TryKubectl("get", kind, name, "-o", "jsonpath="+path)
+}
+
+// AwaitField waits until a field of an object of the namespace default is what it should be.
+func (n *Node) AwaitField(kind, name, path, want string) {
+	n.lab.t.Helper()
+	n.lab.Await(fmt.Sprintf("%s of %s %s", path, kind, name), runTimeout, func() error {
+		got, err := n.Field(kind, name, path)
+		if err == nil && got != want {
+			err = fmt.Errorf("it is %q, want %q", got, want)
+		}
+		return err
+	})
 }
 
 // Dial connects from the machine's network to an address with an IP, without going through the machine's processes.
@@ -210,12 +251,29 @@ func podNotReady(pod *corev1.Pod) error {
 	return errors.New(text)
 }
 
+// Serve serves HTTP on an address of the machine until the test ends. The program is one of the test, and outlives the machine's reboots no
+// more than its connections do.
+func (n *Node) Serve(address string, handler http.Handler) {
+	n.lab.t.Helper()
+	listener, err := n.Listen("tcp", address)
+	n.lab.must("serve on "+n.name, err)
+	program := &http.Server{Handler: handler, ReadHeaderTimeout: runTimeout}
+	go func() { _ = program.Serve(listener) }()
+	n.lab.t.Cleanup(func() { _ = program.Close() })
+}
+
 // AddBusybox puts the image kedge.local/busybox:1 into the machine's images folder, as an airgapped user does.
 func (n *Node) AddBusybox() {
 	n.lab.t.Helper()
 	image, err := images.Busybox("/bin/busybox")
 	n.lab.must("make the busybox image", err)
+	n.AddImage(image, "busybox.tar")
+}
+
+// AddImage puts an image into the machine's images folder, in a file of that name.
+func (n *Node) AddImage(image images.Image, file string) {
+	n.lab.t.Helper()
 	dir := n.HostPath("/var/lib/kedge/agent/images")
 	n.lab.must("make images folder", os.MkdirAll(dir, 0o755))
-	n.lab.must("write the busybox image", image.WriteDocker(filepath.Join(dir, "busybox.tar")))
+	n.lab.must("write image "+image.Ref, image.WriteDocker(filepath.Join(dir, file)))
 }

@@ -15,16 +15,13 @@ import (
 
 	"github.com/kedge-io/kedge/pkg/apis/devices/v1beta1"
 	"github.com/kedge-io/kedge/test/lab"
-	"github.com/kedge-io/kedge/test/output"
-	"github.com/kedge-io/kedge/test/vm/control"
 )
 
 // Site is a server with a node on which devices hang.
 type Site struct {
-	api  dynamic.Interface
-	node *lab.Node
-	log  output.Buffer
-	stop func()
+	api    dynamic.Interface
+	node   *lab.Node
+	driver *lab.Program
 }
 
 // New prepares a site; both machines run kedge.
@@ -70,18 +67,10 @@ func (s *Site) Add(ctx context.Context, count int) error {
 }
 
 // Drive starts the driver for simulated devices on the node; Stop ends it.
-func (s *Site) Drive() {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = s.node.RunStreams(ctx, control.Command{Argv: []string{"/opt/kedge/bin/kedge", "mapper", "virtual"}, Stdout: &s.log, Stderr: &s.log})
-	}()
-	s.stop = func() { cancel(); <-done }
-}
+func (s *Site) Drive() { s.driver = s.node.Beside("mapper", "virtual") }
 
 // Stop ends the driver.
-func (s *Site) Stop() { s.stop() }
+func (s *Site) Stop() { s.driver.Stop() }
 
 // Reporting is an error until every device has reported.
 func (s *Site) Reporting(ctx context.Context, count int) error {
@@ -103,7 +92,7 @@ func (s *Site) Latency(ctx context.Context, n int) (time.Duration, error) {
 		return 0, err
 	}
 	for end := begin.Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		for line := range strings.Lines(s.log.String()) {
+		for line := range strings.Lines(s.driver.Output()) {
 			if !strings.Contains(line, "device=default/bench-0000 property=target value="+fmt.Sprint(n)+"\n") {
 				continue
 			}

@@ -117,7 +117,7 @@ func explain(l *lab.Lab, s1 *lab.Node, put func(string)) {
 	for _, field := range []string{"keel", "mast"} {
 		put(fmt.Sprintf(kind, field))
 		l.Await("the documents name the field "+field, limit, func() error {
-			said, err := s1.Run("kedge", "kubectl", "explain", "boats.spec."+field)
+			said, err := s1.TryKubectl("explain", "boats.spec."+field)
 			if err == nil && !strings.Contains(said, "of oak") {
 				err = fmt.Errorf("kubectl explain says %s", said)
 			}
@@ -129,7 +129,7 @@ func explain(l *lab.Lab, s1 *lab.Node, put func(string)) {
 // await waits until kubectl get addons shows a file as ready or not, with a message that contains a text.
 func await(l *lab.Lab, s1 *lab.Node, addon, ready, message string) {
 	l.Await("the AddOn "+addon, limit, func() error {
-		line, err := s1.Run("/opt/kedge/bin/kedge", "kubectl", "get", "addons", addon, "--no-headers")
+		line, err := s1.TryKubectl("get", "addons", addon, "--no-headers")
 		if err != nil {
 			return err
 		}

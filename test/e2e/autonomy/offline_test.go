@@ -1,7 +1,6 @@
 package autonomy
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -31,8 +30,7 @@ func newScene(t *testing.T) *scene {
 	s.s1 = l.AddSite("shop").AddNode("s1", lab.Server())
 	s.s1.Start()
 	s.s1.AwaitReady()
-	token := s.s1.Exec("cat", "/var/lib/kedge/server/agent-token")
-	s.a1 = s.farm.AddNode("a1", lab.Agent("--server", s.s1.URL(), "--token", token))
+	s.a1 = s.farm.AddAgent("a1", s.s1)
 	s.a1.AddBusybox()
 	s.a1.Start()
 	s.s1.AwaitNodes("a1")
@@ -41,8 +39,7 @@ func newScene(t *testing.T) *scene {
 
 // local runs kedge kubectl --local on the agent's machine.
 func (s *scene) local(args ...string) (string, error) {
-	out, err := s.a1.Run(append([]string{kedge, "kubectl", "--local"}, args...)...)
-	return strings.TrimSpace(out), err
+	return s.a1.TryKubectl(append([]string{"--local"}, args...)...)
 }
 
 // pods are the agent's pods as the agent sees them, by name.
@@ -97,14 +94,10 @@ func (s *scene) unchanged(before, now map[string]corev1.Pod, sameContainers bool
 }
 
 // state is what the node API says about itself.
-func (s *scene) state() (state struct {
-	Server     string
-	FullLists  int
-	HeldWrites int
-	Prepared   bool
-}) {
+func (s *scene) state() lab.API {
 	s.Helper()
-	if err := json.Unmarshal([]byte(s.a1.Exec("curl", "-s", "http://127.0.0.1:10550/kedge/state")), &state); err != nil {
+	state, err := s.a1.API()
+	if err != nil {
 		s.Fatal(err)
 	}
 	return state
@@ -112,12 +105,7 @@ func (s *scene) state() (state struct {
 
 func (s *scene) awaitState(want string) {
 	s.Helper()
-	s.lab.Await("the node API to see the server "+want, 2*time.Minute, func() error {
-		if got := s.state(); got.Server != want {
-			return fmt.Errorf("it is %+v", got)
-		}
-		return nil
-	})
+	s.a1.AwaitAPI("the node API to see the server "+want, func(now lab.API) bool { return now.Server == want })
 }
 
 func TestNodeWorksWhileCutOff(t *testing.T) {
@@ -128,13 +116,7 @@ func TestNodeWorksWhileCutOff(t *testing.T) {
 		t.Fatal(out, err)
 	}
 	s.works()
-	s.lab.Await("roles and keys on the node", time.Minute, func() error {
-		if got := s.state(); !got.Prepared {
-			return fmt.Errorf("it is %+v", got)
-		}
-		return nil
-	})
-
+	s.a1.AwaitAPI("roles and keys", func(now lab.API) bool { return now.Prepared })
 	t.Logf("connected: %+v, %s KiB of memory (PSS)", s.state(), s.a1.Exec("sh", "-c", "cat /proc/$(pidof -s kedge)/smaps_rollup | awk '/^Pss:/{print $2}'"))
 
 	uplink := s.farm.Uplink()

@@ -90,7 +90,7 @@ func (s *scene) survives(loss string, pods map[string]corev1.Pod) {
 	s.Helper()
 	s.said(loss)
 	s.lab.Await("kedge status tells of the loss", time.Minute, func() error {
-		out, err := s.a1.Run(kedge, "status") // it fails while parts of the node wait for the server
+		out, err := s.a1.TryKedge("status") // it fails while parts of the node wait for the server
 		if !strings.Contains(out, "when kedge started") {
 			return fmt.Errorf("%s: %w", out, err)
 		}

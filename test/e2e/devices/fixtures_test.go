@@ -8,7 +8,7 @@ import (
 // refused applies what the API server must not take.
 func (s *scene) refused(yaml, reason string) {
 	s.Helper()
-	if _, err := s.server.RunInput(yaml, "/opt/kedge/bin/kedge", "kubectl", "apply", "-f", "-"); err == nil || !strings.Contains(err.Error(), reason) {
+	if err := s.server.TryApply(yaml); err == nil || !strings.Contains(err.Error(), reason) {
 		s.Errorf("%s\ngot %v, want %s", yaml, err, reason)
 	}
 }
@@ -23,10 +23,10 @@ func TestFixturesAndRefusals(t *testing.T) {
 		t.Errorf("table\n%s", table)
 	}
 	// Each version shows what the other wrote.
-	s.awaitField("device.v1alpha2.devices.kubeedge.io", "temperature-v1", "{.status.twins[?(@.propertyName=='sample-period')].desired.value}", "500")
-	s.awaitField("device.v1beta1.devices.kubeedge.io", "temperature", "{.spec.nodeName}", "edge-node-1")
-	s.awaitField("device.v1alpha2.devices.kubeedge.io", "temperature", "{.status.twins[0].propertyName}", "temperature-status")
-	s.awaitField("devicemodel.v1beta1.devices.kubeedge.io", "temperature-model", "{.spec.properties[0].type}", "STRING")
+	s.server.AwaitField("device.v1alpha2.devices.kubeedge.io", "temperature-v1", "{.status.twins[?(@.propertyName=='sample-period')].desired.value}", "500")
+	s.server.AwaitField("device.v1beta1.devices.kubeedge.io", "temperature", "{.spec.nodeName}", "edge-node-1")
+	s.server.AwaitField("device.v1alpha2.devices.kubeedge.io", "temperature", "{.status.twins[0].propertyName}", "temperature-status")
+	s.server.AwaitField("devicemodel.v1beta1.devices.kubeedge.io", "temperature-model", "{.spec.properties[0].type}", "STRING")
 	head := "apiVersion: devices.kubeedge.io/v1beta1\nkind: Device\nmetadata: {name: bad}\nspec:\n  nodeName: edge-node-1\n"
 	s.refused(head+"  deviceModelRef: {name: none}\n", `there is no DeviceModel "none"`)
 	for property, reason := range map[string]string{

@@ -41,7 +41,7 @@ spec:
 	}
 	s.server.Apply(yaml.String())
 	for i := range crowd {
-		s.awaitField("devicestatus", fmt.Sprintf("sensor-%d", i), twinOf("sample-period", "observedDesired"), "500")
+		s.server.AwaitField("devicestatus", fmt.Sprintf("sensor-%d", i), twinOf("sample-period", "observedDesired"), "500")
 	}
 }
 
@@ -49,9 +49,9 @@ spec:
 func (s *scene) record() func() []seen {
 	const path = `{.metadata.name} {.status.extensions.kedgeSequence} {.status.twins[?(@.propertyName=='temperature')].reported.metadata.timestamp} ` +
 		`{.status.twins[?(@.propertyName=='temperature')].reported.value} {.status.twins[?(@.propertyName=='sample-period')].reported.value}{'\n'}`
-	watch := s.startOn(s.server, "kubectl", "get", "devicestatus", "--watch", "-o", "jsonpath="+path)
+	watch := s.server.Beside("kubectl", "get", "devicestatus", "--watch", "-o", "jsonpath="+path)
 	return func() (out []seen) {
-		for line := range strings.Lines(watch.log()) {
+		for line := range strings.Lines(watch.Output()) {
 			f := strings.Fields(line)
 			if len(f) < 5 || !strings.HasSuffix(line, "\n") {
 				continue
@@ -108,16 +108,16 @@ func (s *scene) bothSidesAgree() {
 				return err
 			}
 			for _, property := range []string{"temperature", "sample-period"} {
-				got, err := s.field("devicestatus", name, twinOf(property, "reported"))
+				got, err := s.server.Field("devicestatus", name, twinOf(property, "reported"))
 				if err != nil || got != d.value(property, "reported") {
-					return fmt.Errorf("%s is %q, on the node %q, %v", property, got, d.value(property, "reported"), err)
+					return fmt.Errorf("%s is %q, on the node %q, %w", property, got, d.value(property, "reported"), err)
 				}
 			}
 			return nil
 		})
 	}
-	s.awaitField("device", "sensor-1", period, "804")
-	s.awaitField("device", "sensor-2", period, "950")
+	s.server.AwaitField("device", "sensor-1", period, "804")
+	s.server.AwaitField("device", "sensor-2", period, "950")
 }
 
 // nothingIsLost expects each device's reports in order and once, of the device whose period only grew no earlier one again, no number missing but where the node lost power, and for each device about one

@@ -1,7 +1,6 @@
 package devices
 
 import (
-	"os"
 	"path/filepath"
 	"testing"
 )
@@ -9,11 +8,7 @@ import (
 // example applies one of the manifests for drivers, and gives the node the label that it wants.
 func (s *scene) example(name, label string) {
 	s.Helper()
-	text, err := os.ReadFile(filepath.Join("../../../docs/examples", name))
-	if err != nil {
-		s.Fatal(err)
-	}
-	s.server.Apply(string(text))
+	s.server.ApplyFile(filepath.Join("../../../docs/examples", name))
 	s.server.Kubectl("label", "node", "edge-node-1", "--overwrite", label)
 }
 
@@ -22,7 +17,7 @@ func TestDriversInPods(t *testing.T) {
 	s := newScene(t)
 	s.fixture("temperature-v1beta1.yaml")
 	s.example("mapper-virtual.yaml", "devices=virtual")
-	s.awaitField("devicestatus", "temperature-v1", "{.status.state}", "online")
-	s.awaitField("devicestatus", "temperature-v1", twinOf("sample-period", "reported"), "500")
+	s.server.AwaitField("devicestatus", "temperature-v1", "{.status.state}", "online")
+	s.server.AwaitField("devicestatus", "temperature-v1", twinOf("sample-period", "reported"), "500")
 	s.modbusInAPod()
 }

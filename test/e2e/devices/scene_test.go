@@ -2,18 +2,13 @@ package devices
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/kedge-io/kedge/test/lab"
-	"github.com/kedge-io/kedge/test/output"
-	"github.com/kedge-io/kedge/test/vm/control"
 )
 
 // patience bounds what happens within a second on a quiet machine.
@@ -35,13 +30,12 @@ func newScene(t *testing.T, agentFlags ...string) *scene {
 	s.server = l.AddSite("town").AddNode("s1", lab.Server())
 	s.server.Start()
 	s.server.AwaitReady()
-	token := s.server.Exec("cat", "/var/lib/kedge/server/agent-token")
 	s.farm = l.AddSiteBehindNAT("farm")
-	s.node = s.farm.AddNode("edge-node-1", lab.Agent(append([]string{"--server", s.server.URL(), "--token", token}, agentFlags...)...))
+	s.node = s.farm.AddAgent("edge-node-1", s.server, agentFlags...)
 	s.node.Start()
 	s.server.AwaitNodes("edge-node-1")
 	s.lab.Await("the kinds of devices", patience, func() error {
-		_, err := s.server.Run("/opt/kedge/bin/kedge", "kubectl", "get", "devices,devicemodels,devicestatuses")
+		_, err := s.server.TryKubectl("get", "devices,devicemodels,devicestatuses")
 		return err
 	})
 	return s
@@ -50,38 +44,7 @@ func newScene(t *testing.T, agentFlags ...string) *scene {
 // fixture applies a file of testdata unchanged.
 func (s *scene) fixture(name string) {
 	s.Helper()
-	text, err := os.ReadFile(filepath.Join("testdata", name))
-	if err != nil {
-		s.Fatal(err)
-	}
-	s.server.Apply(string(text))
-}
-
-// program runs until the test ends or stop is called; its output is returned by log.
-type program struct {
-	stop func()
-	log  func() string
-}
-
-// start runs kedge with arguments on the node, beside the kedge that is there.
-func (s *scene) start(args ...string) program {
-	s.Helper()
-	return s.startOn(s.node, args...)
-}
-
-// startOn is start on another machine.
-func (s *scene) startOn(n *lab.Node, args ...string) program {
-	s.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	out := &output.Buffer{}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = n.RunStreams(ctx, control.Command{Argv: append([]string{"/opt/kedge/bin/kedge"}, args...), Stdout: out, Stderr: out})
-	}()
-	stop := func() { cancel(); <-done }
-	s.Cleanup(stop)
-	return program{stop, out.String}
+	s.server.ApplyFile(filepath.Join("testdata", name))
 }
 
 // device is what kedge device get -o json says on a node.
@@ -120,7 +83,7 @@ func (d device) value(property, kind string) string {
 
 // local asks the node itself.
 func (s *scene) local(name string) (d device, err error) {
-	out, err := s.node.Run("/opt/kedge/bin/kedge", "device", "get", name, "-o", "json")
+	out, err := s.node.TryKedge("device", "get", name, "-o", "json")
 	if err != nil {
 		return d, err
 	}
@@ -134,24 +97,6 @@ func (s *scene) awaitLocal(name, property, kind, want string) {
 		d, err := s.local(name)
 		if err == nil && d.value(property, kind) != want {
 			err = fmt.Errorf("it is %q, want %q", d.value(property, kind), want)
-		}
-		return err
-	})
-}
-
-// field reads a field of an object in the cluster.
-func (s *scene) field(kind, name, path string) (string, error) {
-	out, err := s.server.Run("/opt/kedge/bin/kedge", "kubectl", "get", kind, name, "-o", "jsonpath="+path)
-	return strings.TrimSpace(out), err
-}
-
-// awaitField waits until a field in the cluster has a value.
-func (s *scene) awaitField(kind, name, path, want string) {
-	s.Helper()
-	s.lab.Await(fmt.Sprintf("%s of %s %s", path, kind, name), patience, func() error {
-		got, err := s.field(kind, name, path)
-		if err == nil && got != want {
-			err = fmt.Errorf("it is %q, want %q", got, want)
 		}
 		return err
 	})

@@ -49,8 +49,8 @@ func TestDisabled(t *testing.T) {
 	s.s1.Start()
 	s.s1.AwaitReady()
 	s.s1.Apply(fmt.Sprintf(far, s.s1.IP()))
-	s.await("deployment", "web-zone-1", "{.spec.replicas}", "0")
-	s.await("service", "web-svc", "{.metadata.name}", "web-svc")
+	s.s1.AwaitField("deployment", "web-zone-1", "{.spec.replicas}", "0")
+	s.s1.AwaitField("service", "web-svc", "{.metadata.name}", "web-svc")
 	knock := func() string {
 		out, err := s.s1.Run("curl", "-sk", "--max-time", "20", "https://10.43.7.7")
 		return fmt.Sprint(out, err)

@@ -24,8 +24,8 @@ func TestTrafficStaysInsideTheUnit(t *testing.T) {
 	s := newScene(t, false)
 	s.fixture("superedge-grids")
 	s.s1.Apply(open)
-	s.await("dg", "deploymentgrid-demo", "{.status.units} {.status.readyUnits}", "2 2")
-	s.await("ssg", "statefulsetgrid-demo", "{.status.units} {.status.readyUnits}", "2 2")
+	s.s1.AwaitField("dg", "deploymentgrid-demo", "{.status.units} {.status.readyUnits}", "2 2")
+	s.s1.AwaitField("ssg", "statefulsetgrid-demo", "{.status.units} {.status.readyUnits}", "2 2")
 	service := "http://" + s.get("service", "open-svc", "{.spec.clusterIP}")
 	s.only(s.a1, service, "zone-1")
 	s.only(s.a2, service, "zone-1")
@@ -69,12 +69,12 @@ spec: {gridUniqKey: zone, template: {clusterIP: None, selector: {app: solo}, por
 func (s *scene) empty() {
 	s.Helper()
 	s.s1.Apply(solo)
-	s.await("dg", "solo", "{.status.units} {.status.readyUnits}", "2 2")
+	s.s1.AwaitField("dg", "solo", "{.status.units} {.status.readyUnits}", "2 2")
 	service := "http://" + s.get("service", "solo-svc", "{.spec.clusterIP}")
 	s.only(s.b1, service, "zone-2")
 	asker := s.pod("deploymentgrid-demo-zone-2")
 	name := func() string {
-		out, err := s.s1.Run("/opt/kedge/bin/kedge", "kubectl", "exec", asker, "--", "wget", "-q", "-O-", "http://solo-head-svc")
+		out, err := s.s1.TryKubectl("exec", asker, "--", "wget", "-q", "-O-", "http://solo-head-svc")
 		return fmt.Sprint(out, err)
 	}
 	s.lab.Await("the headless name", 2*time.Minute, func() error {
@@ -87,7 +87,7 @@ func (s *scene) empty() {
 	for _, url := range []string{service, "http://" + s.b1.IP() + ":30081"} {
 		s.lab.Await(url+" to refuse on b1", 2*time.Minute, func() error {
 			if out, err := s.b1.Run("curl", "-s", "--max-time", "20", url); err == nil || !strings.Contains(err.Error(), "exit status 7") {
-				return fmt.Errorf("it says %q, %v", out, err)
+				return fmt.Errorf("it says %q, %w", out, err)
 			}
 			return nil
 		})
@@ -100,7 +100,7 @@ func (s *scene) empty() {
 	})
 	s.only(s.a1, service, "zone-1")
 	s.s1.Kubectl("annotate", "dg", "solo", "grid.kedge.io/paused=false") // the grid looks at all of it once more
-	s.await("dg", "solo", "{.status.readyUnits} {.status.readyReplicas}", "2 1")
+	s.s1.AwaitField("dg", "solo", "{.status.readyUnits} {.status.readyReplicas}", "2 1")
 	if got := s.get("deployment", "solo-zone-2", "{.spec.replicas}"); got != "0" {
 		s.Errorf("somebody set 0 replicas, now there are %q", got)
 	}
@@ -117,7 +117,7 @@ func (s *scene) names() {
 			"http://echogrid-demo-svc":                                    "statefulsetgrid-demo-" + unit + "-",
 		} {
 			s.lab.Await(url+" in "+unit, time.Minute, func() error {
-				out, err := s.s1.Run("/opt/kedge/bin/kedge", "kubectl", "exec", pod, "--", "wget", "-q", "-O-", url)
+				out, err := s.s1.TryKubectl("exec", pod, "--", "wget", "-q", "-O-", url)
 				if err != nil || !strings.HasPrefix(out, want) {
 					return fmt.Errorf("answer %q, %w", out, err)
 				}
@@ -136,7 +136,7 @@ func (s *scene) newUnit(service string) {
 	s.Helper()
 	begin := time.Now()
 	s.s1.Kubectl("label", "node", "c1", "zone=zone-3")
-	s.await("deployment", "deploymentgrid-demo-zone-3", "{.status.readyReplicas}", "2")
+	s.s1.AwaitField("deployment", "deploymentgrid-demo-zone-3", "{.status.readyReplicas}", "2")
 	s.Logf("a new unit has its workloads %s after its first node was labelled", time.Since(begin).Round(time.Millisecond))
 	s.only(s.c1, service, "zone-3")
 	s.s1.Kubectl("label", "--overwrite", "node", "c1", "zone=zone-2")
@@ -167,24 +167,24 @@ func TestFixtures(t *testing.T) {
 	s.fixture("tke-deploymentgrid")
 	s.fixture("tke-servicegrid")
 	image := "{.spec.template.spec.containers[0].image} {.status.readyReplicas}"
-	s.await("deployment", "canary-demo-zone-1", image, "nginx:1.9.1 2")
-	s.await("deployment", "canary-demo-zone-2", image, "nginx:1.7.9 1")
+	s.s1.AwaitField("deployment", "canary-demo-zone-1", image, "nginx:1.9.1 2")
+	s.s1.AwaitField("deployment", "canary-demo-zone-2", image, "nginx:1.7.9 1")
 	for _, unit := range []string{"zone-1", "zone-2"} {
-		s.await("deployment", "deploymentgrid-demo-"+unit, image, "nginx:1.7.9 2")
+		s.s1.AwaitField("deployment", "deploymentgrid-demo-"+unit, image, "nginx:1.7.9 2")
 	}
 	service := "http://" + s.get("service", "servicegrid-demo-svc", "{.spec.clusterIP}")
 	s.only(s.b1, service, "zone-2")
 
 	s.s1.Kubectl("label", "node", "b1", "store=beijing")
 	s.fixture("site")
-	s.await("node", "b1", "{.metadata.labels.tier} {.metadata.labels.stores} {.metadata.labels.stores-old-spelling}", "shop-floor beijing beijing")
-	s.await("nu", "store-beijing", "{.status.readyRate}", "1/1")
-	s.await("ng", "stores", "{.status.nodeUnits[0]}", "beijing")
+	s.s1.AwaitField("node", "b1", "{.metadata.labels.tier} {.metadata.labels.stores} {.metadata.labels.stores-old-spelling}", "shop-floor beijing beijing")
+	s.s1.AwaitField("nu", "store-beijing", "{.status.readyRate}", "1/1")
+	s.s1.AwaitField("ng", "stores", "{.status.nodeUnits[0]}", "beijing")
 
 	s.s1.Kubectl("label", "node", "c1", "apps.openyurt.io/nodepool=hangzhou")
 	s.fixture("openyurt")
-	s.await("deployment", "web-hangzhou", image, "nginx:1.9.1 3")
-	s.await("node", "c1", "{.metadata.labels.region} {.spec.taints[0].key}", "hangzhou apps.openyurt.io/example")
-	s.await("yas", "web", "{.status.totalWorkloads} {.status.readyWorkloads}", "1 1")
-	s.await("np", "hangzhou", "{.status.readyNodeNum}", "1")
+	s.s1.AwaitField("deployment", "web-hangzhou", image, "nginx:1.9.1 3")
+	s.s1.AwaitField("node", "c1", "{.metadata.labels.region} {.spec.taints[0].key}", "hangzhou apps.openyurt.io/example")
+	s.s1.AwaitField("yas", "web", "{.status.totalWorkloads} {.status.readyWorkloads}", "1 1")
+	s.s1.AwaitField("np", "hangzhou", "{.status.readyNodeNum}", "1")
 }

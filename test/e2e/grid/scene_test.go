@@ -2,7 +2,6 @@ package grid
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -31,9 +30,8 @@ func newScene(t *testing.T, large bool) *scene {
 	s.s1.AddBusybox()
 	s.s1.Start()
 	s.s1.AwaitReady()
-	token := s.s1.Exec("cat", "/var/lib/kedge/server/agent-token")
 	agent := func(site *lab.Site, name string, labels ...string) *lab.Node {
-		n := site.AddNode(name, lab.Agent(append([]string{"--server", s.s1.URL(), "--token", token}, labels...)...))
+		n := site.AddAgent(name, s.s1, labels...)
 		s.pages(n)
 		n.Start()
 		return n
@@ -51,10 +49,6 @@ func newScene(t *testing.T, large bool) *scene {
 // pages puts the images that the fixtures name onto a node: a web server whose page is the name of its pod.
 func (s *scene) pages(n *lab.Node) {
 	s.Helper()
-	dir := n.HostPath("/var/lib/kedge/agent/images")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		s.Fatal(err)
-	}
 	image, err := images.Busybox("/bin/busybox")
 	if err != nil {
 		s.Fatal(err)
@@ -62,39 +56,22 @@ func (s *scene) pages(n *lab.Node) {
 	image.Cmd = []string{"sh", "-c", "hostname >/www/index.html; exec httpd -f -p 80 -h /www"}
 	for _, tag := range []string{"1.7.9", "1.9.1"} {
 		image.Ref = "docker.io/library/nginx:" + tag
-		if err := image.WriteDocker(filepath.Join(dir, "nginx-"+tag+".tar")); err != nil {
-			s.Fatal(err)
-		}
+		n.AddImage(image, "nginx-"+tag+".tar")
 	}
 }
 
 func (s *scene) fixture(name string) {
 	s.Helper()
-	data, err := os.ReadFile(filepath.Join("testdata", name+".yaml"))
-	if err != nil {
-		s.Fatal(err)
-	}
-	s.s1.Apply(string(data))
+	s.s1.ApplyFile(filepath.Join("testdata", name+".yaml"))
 }
 
 // get reads one line about an object, or "".
 func (s *scene) get(kind, name, path string) string {
-	out, err := s.s1.Run("/opt/kedge/bin/kedge", "kubectl", "get", kind, name, "-o", "jsonpath="+path)
+	out, err := s.s1.Field(kind, name, path)
 	if err != nil {
 		return ""
 	}
-	return strings.TrimSpace(out)
-}
-
-// await waits until a field of an object is what it should be.
-func (s *scene) await(kind, name, path, want string) {
-	s.Helper()
-	s.lab.Await(fmt.Sprintf("%s %s with %s of %s", kind, name, path, want), 2*time.Minute, func() error {
-		if got := s.get(kind, name, path); got != want {
-			return fmt.Errorf("it is %q", got)
-		}
-		return nil
-	})
+	return out
 }
 
 // answers asks an address many times, from a node, and counts who answers, by unit; nobody is "".

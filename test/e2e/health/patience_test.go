@@ -53,7 +53,7 @@ func TestPatience(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Await("the ConfigMap", time.Minute, func() error {
-		_, err := s1.Run("/opt/kedge/bin/kedge", "kubectl", "-n", "kube-system", "patch", "configmap", "edge-health-config", "--type", "merge", "-p",
+		_, err := s1.TryKubectl("-n", "kube-system", "patch", "configmap", "edge-health-config", "--type", "merge", "-p",
 			`{"data":{"lost-after":"8s","autonomy-duration-other":"12s"}}`)
 		return err
 	})

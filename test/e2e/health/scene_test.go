@@ -94,10 +94,8 @@ func newScene(t *testing.T) *scene {
 	s.s1 = shop.AddNode("s1", lab.Server("--disable-agent", "--kube-controller-manager-arg", "node-monitor-grace-period=12s"))
 	s.s1.Start()
 	s.s1.AwaitReady()
-	token := s.s1.Exec("cat", "/var/lib/kedge/server/agent-token")
 	for _, name := range []string{"a1", "a2", "a3"} {
-		a := s.farm.AddNode(name, lab.Agent("--server", s.s1.URL(), "--token", token, "--tunnel-keepalive", "5",
-			"--node-label", "apps.openyurt.io/nodepool=farm", "--node-label", "crop=wheat"))
+		a := s.farm.AddAgent(name, s.s1, "--tunnel-keepalive", "5", "--node-label", "apps.openyurt.io/nodepool=farm", "--node-label", "crop=wheat")
 		a.AddBusybox()
 		a.Start()
 		s.agents = append(s.agents, a)

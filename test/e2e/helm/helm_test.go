@@ -70,13 +70,7 @@ func newScene(t *testing.T, versions ...string) *scene {
 	s := &scene{T: t, lab: l, s1: l.AddSite("shop").AddNode("s1", lab.Server("--disable-agent"))}
 	s.s1.Start()
 	s.registry = net.JoinHostPort(s.s1.IP(), "5000")
-	listener, err := s.s1.Listen("tcp", s.registry)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: containers.New(containers.Logger(log.New(io.Discard, "", 0))), ReadHeaderTimeout: time.Minute}
-	go func() { _ = server.Serve(listener) }()
-	t.Cleanup(func() { _ = server.Close() })
+	s.s1.Serve(s.registry, containers.New(containers.Logger(log.New(io.Discard, "", 0))))
 	web := &http.Client{Transport: &http.Transport{DialContext: s.s1.Dial}}
 	client, err := registry.NewClient(registry.ClientOptPlainHTTP(), registry.ClientOptHTTPClient(web))
 	if err != nil {
@@ -118,7 +112,7 @@ spec:
 func (s *scene) awaitText(what, want string, args ...string) {
 	s.Helper()
 	s.lab.Await(what, 2*time.Minute, func() error {
-		out, err := s.s1.Run(append([]string{"kedge", "kubectl"}, args...)...)
+		out, err := s.s1.TryKubectl(args...)
 		if err != nil {
 			return err
 		}

@@ -48,24 +48,22 @@ func TestTopAndAutoscaler(t *testing.T) {
 	s1.AddBusybox()
 	s1.Start()
 	s1.AwaitReady()
-	role := lab.Agent()
-	role.Env = []string{"K3S_URL=" + s1.URL(), "K3S_TOKEN=" + s1.Exec("cat", "/var/lib/kedge/server/agent-token")}
-	f1 := farm.AddNode("f1", role)
+	f1 := farm.AddAgent("f1", s1)
 	f1.AddBusybox()
 	f1.Start()
 	s1.AwaitNodes("s1", "f1")
 	s1.Apply(fmt.Sprintf(busy, "f1"))
 
 	l.Await("usage of both nodes", 2*time.Minute, func() error {
-		out, err := s1.Run("kedge", "kubectl", "top", "nodes", "--no-headers")
+		out, err := s1.TryKubectl("top", "nodes", "--no-headers")
 		return says(out, err, "s1 ", "f1 ")
 	})
 	l.Await("usage of the busy pod", 2*time.Minute, func() error {
-		out, err := s1.Run("kedge", "kubectl", "top", "pods", "--no-headers", "-l", "app=busy")
+		out, err := s1.TryKubectl("top", "pods", "--no-headers", "-l", "app=busy")
 		return says(out, err, "busy-", "m", "Mi")
 	})
 	l.Await("scaling on CPU", 4*time.Minute, func() error {
-		out, err := s1.Run("kedge", "kubectl", "get", "deployment", "busy", "-o", "jsonpath=replicas={.spec.replicas}")
+		out, err := s1.TryKubectl("get", "deployment", "busy", "-o", "jsonpath=replicas={.spec.replicas}")
 		return says(out, err, "replicas=3")
 	})
 	t.Log(s1.Kubectl("top", "nodes"))
@@ -81,7 +79,7 @@ func TestTopAndAutoscaler(t *testing.T) {
 			t.Errorf("kubectl get %s: %v", what, err)
 		}
 	}
-	if _, err := s1.Run("kedge", "kubectl", "get", "--raw", "/apis/metrics.k8s.io/v1beta1/nodes", "--as=nobody"); err == nil || !strings.Contains(err.Error(), "orbidden") {
+	if _, err := s1.TryKubectl("get", "--raw", "/apis/metrics.k8s.io/v1beta1/nodes", "--as=nobody"); err == nil || !strings.Contains(err.Error(), "orbidden") {
 		t.Errorf("a stranger reads usage: %v", err)
 	}
 	if log := s1.Log(); strings.Contains(log, "level=ERROR") {
@@ -97,10 +95,10 @@ func disabled(t *testing.T, s1 *lab.Node) {
 	s1.Stop()
 	s1.Start()
 	s1.AwaitReady()
-	if out, err := s1.Run("kedge", "kubectl", "get", "apiservice", "v1beta1.metrics.k8s.io"); err == nil {
+	if out, err := s1.TryKubectl("get", "apiservice", "v1beta1.metrics.k8s.io"); err == nil {
 		t.Errorf("the APIService is still there: %s", out)
 	}
-	if out, err := s1.Run("kedge", "kubectl", "top", "nodes"); err == nil {
+	if out, err := s1.TryKubectl("top", "nodes"); err == nil {
 		t.Errorf("kubectl top works with the add-on disabled: %s", out)
 	}
 }

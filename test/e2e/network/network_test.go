@@ -31,14 +31,13 @@ func newScene(t *testing.T, args ...string) *scene {
 	s.s1.AddBusybox()
 	s.s1.Start()
 	s.s1.AwaitReady()
-	s.token = s.s1.Exec("cat", "/var/lib/kedge/server/agent-token")
 	s.a1, s.o1, s.f1 = s.agent(shop, "a1"), s.agent(s.office, "o1"), s.agent(s.farm, "f1")
 	return s
 }
 
 func (s *scene) agent(site *lab.Site, name string) *lab.Node {
 	s.Helper()
-	n := site.AddNode(name, lab.Agent("--server", s.s1.URL(), "--token", s.token))
+	n := site.AddAgent(name, s.s1)
 	n.AddBusybox()
 	return n
 }
@@ -87,7 +86,7 @@ spec: {internalTrafficPolicy: Local, selector: {app: web}, ports: [{port: 80, ta
 // inPod runs a program in the pod of a node.
 func (s *scene) inPod(node string, argv ...string) (string, error) {
 	s.Helper()
-	return s.s1.Run(append([]string{"/opt/kedge/bin/kedge", "kubectl", "exec", "web-" + node, "--"}, argv...)...)
+	return s.s1.TryKubectl(append([]string{"exec", "web-" + node, "--"}, argv...)...)
 }
 
 // fetch is what the pod of a node gets from a URL, at the latest after a minute.
@@ -173,8 +172,8 @@ func (s *scene) get(from *lab.Node, url string) {
 func (s *scene) says(n *lab.Node, want string) {
 	s.Helper()
 	s.lab.Await("the status of "+n.Name(), time.Minute, func() error {
-		if status, err := n.Run("/opt/kedge/bin/kedge", "status"); !strings.Contains(status, want) {
-			return fmt.Errorf("%s, %v", status, err)
+		if status, err := n.TryKedge("status"); !strings.Contains(status, want) {
+			return fmt.Errorf("%s, %w", status, err)
 		}
 		return nil
 	})

@@ -41,7 +41,7 @@ func newScene(t *testing.T, args ...string) *scene {
 	s.addImage(s.s1)
 	s.s1.Start()
 	s.s1.AwaitReady()
-	s.a1 = shop.AddNode("a1", lab.Agent("--server", s.s1.URL(), "--token", s.s1.Exec("cat", "/var/lib/kedge/server/agent-token")))
+	s.a1 = shop.AddAgent("a1", s.s1)
 	s.addImage(s.a1)
 	s.a1.Start()
 	s.s1.AwaitNodes("s1", "a1")
@@ -62,13 +62,7 @@ func (s *scene) addImage(n *lab.Node) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	dir := n.HostPath("/var/lib/kedge/agent/images")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		s.Fatal(err)
-	}
-	if err := image.WriteDocker(filepath.Join(dir, "probe.tar")); err != nil {
-		s.Fatal(err)
-	}
+	n.AddImage(image, "probe.tar")
 }
 
 // The port "alt" has another number in the pods c.
@@ -113,11 +107,7 @@ func (s *scene) startPods() {
 		}
 	}
 	s.lab.Await("pods are accepted", time.Minute, func() error { // the service account of a new namespace takes a moment
-		out, err := s.s1.RunInput(all.String(), "/opt/kedge/bin/kedge", "kubectl", "apply", "-f", "-")
-		if err != nil {
-			return fmt.Errorf("%w\n%s", err, out)
-		}
-		return nil
+		return s.s1.TryApply(all.String())
 	})
 	s.pods = s.s1.AwaitPods("", "app=probe", 9)
 }

@@ -103,7 +103,7 @@ func (s *scene) pod(ns, name string) *corev1.Pod {
 func (s *scene) triedInVain(name string) (tried int) {
 	s.Helper()
 	s.lab.Await(name+" has tried", 2*time.Minute, func() error {
-		out, err := s.s1.Run("/opt/kedge/bin/kedge", "kubectl", "logs", "-n", "x", name)
+		out, err := s.s1.TryKubectl("logs", "-n", "x", name)
 		if err != nil {
 			return err
 		}

@@ -77,7 +77,7 @@ func (s *scene) restToBus(sender *http.Client, bus paho.Client) {
 
 func (s *scene) restToService(sender *http.Client) {
 	s.Helper()
-	s.serve(s.node, "127.0.0.1:6660", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.node.Serve("127.0.0.1:6660", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		w.Header().Set("X-Service", "yes")
 		w.WriteHeader(http.StatusCreated)
@@ -102,7 +102,7 @@ func (s *scene) serviceToRest() {
 		s.lab.Await("the servicebus", patience, func() error {
 			code, text, err := s.program("http://shop.example/orders", fmt.Sprintf("order %d", i))
 			if err != nil || code != http.StatusOK || !strings.Contains(text, fmt.Sprintf("order %d", i)) || !strings.Contains(text, "answer to") {
-				return fmt.Errorf("first %t: %d %s %v", first, code, text, err)
+				return fmt.Errorf("first %t: %d %s %w", first, code, text, err)
 			}
 			return nil
 		})
@@ -139,13 +139,13 @@ func (s *scene) refusals(sender *http.Client) {
 		`{"spec":{"sourceResource":{"node_name":"No Node"}}}`: "spec.sourceResource[node_name]",
 		`{"spec":{"source":"my-rest"}}`:                       "not from rest to rest",
 	} {
-		out, err := s.server.Run(kedge, "kubectl", "patch", "rule", "my-rule-eventbus-rest", "--type=merge", "-p", patch)
+		out, err := s.server.TryKubectl("patch", "rule", "my-rule-eventbus-rest", "--type=merge", "-p", patch)
 		if err == nil || !strings.Contains(err.Error(), reason) {
 			s.Errorf("%s: %s %v, want %s", patch, out, err, reason)
 		}
 	}
 	// With a node's key nobody speaks for it through the API, nor reads where messages go.
-	if _, err := s.node.Run(kedge, "kubectl", "--kubeconfig", "/var/lib/kedge/agent/kedgecontroller.kubeconfig", "get", "rules"); err == nil {
+	if _, err := s.node.TryKubectl("--kubeconfig", "/var/lib/kedge/agent/kedgecontroller.kubeconfig", "get", "rules"); err == nil {
 		s.Error("a node can read all rules")
 	}
 }

@@ -26,8 +26,6 @@ import (
 // patience bounds what happens within seconds on a quiet machine.
 const patience = 2 * time.Minute
 
-const kedge = "/opt/kedge/bin/kedge"
-
 // scene is a server in town, an agent far away, a program in town that takes messages, and one on the agent's machine that answers requests.
 type scene struct {
 	*testing.T
@@ -45,13 +43,12 @@ func newScene(t *testing.T) *scene {
 	s.server = l.AddSite("town").AddNode("s1", lab.Server("--rules-listen", "0.0.0.0:9443"))
 	s.server.Start()
 	s.server.AwaitReady()
-	token := s.server.Exec("cat", "/var/lib/kedge/server/agent-token")
 	s.farm = l.AddSiteBehindNAT("farm")
-	s.node = s.farm.AddNode("edge-node-1", lab.Agent("--server", s.server.URL(), "--token", token))
+	s.node = s.farm.AddAgent("edge-node-1", s.server)
 	s.node.Start()
 	s.server.AwaitNodes("edge-node-1")
 	l.Await("the kinds of rules", patience, func() error {
-		_, err := s.server.Run(kedge, "kubectl", "get", "rules,ruleendpoints")
+		_, err := s.server.TryKubectl("get", "rules,ruleendpoints")
 		return err
 	})
 	s.sink = s.newSink()
@@ -68,18 +65,6 @@ func (s *scene) fixture(name string) string {
 	return strings.ReplaceAll(string(text), "%SERVER", s.server.IP())
 }
 
-// serve serves a program of the test in a machine until the test ends.
-func (s *scene) serve(n *lab.Node, address string, h http.Handler) {
-	s.Helper()
-	l, err := n.Listen("tcp", address)
-	if err != nil {
-		s.Fatal(err)
-	}
-	program := &http.Server{Handler: h, ReadHeaderTimeout: patience}
-	go func() { _ = program.Serve(l) }()
-	s.Cleanup(func() { _ = program.Close() })
-}
-
 // sink is the program in town.
 type sink struct {
 	mu     sync.Mutex
@@ -91,7 +76,7 @@ type sink struct {
 
 func (s *scene) newSink() *sink {
 	k := &sink{ids: map[string]bool{}}
-	s.serve(s.server, s.server.IP()+":8088", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.server.Serve(s.server.IP()+":8088", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		id := r.Header.Get("X-Kedge-Message-Id")
 		k.mu.Lock()

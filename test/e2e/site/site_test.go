@@ -217,7 +217,7 @@ spec:
 `)
 	s.lab.Await("what the other pod wrote", time.Minute, func() error {
 		if got, err := s.s1.Run("kedge", "kubectl", "logs", "reader"); err != nil || strings.TrimSpace(got) != greeting {
-			return fmt.Errorf("%q, %v", got, err)
+			return fmt.Errorf("%q, %w", got, err)
 		}
 		return nil
 	})
@@ -234,7 +234,7 @@ func (s *scene) remove() {
 	s.s1.Kubectl("delete", "deployment/hello", "service/hello", "configmap/hello", "pvc/notes", "--timeout=60s")
 	s.lab.Await("volume removed", time.Minute, func() error {
 		if found, err := os.ReadDir(volumes); err != nil || len(found) > 0 {
-			return fmt.Errorf("%v, %v", found, err)
+			return fmt.Errorf("%v, %w", found, err)
 		}
 		return nil
 	})
