@@ -171,6 +171,7 @@ support     test/e2e/policy
 support     test/e2e/policy/probe
 support     test/e2e/registry
 support     test/e2e/rules
+support     test/e2e/secrets
 support     test/e2e/servers
 support     test/e2e/site
 support     test/golden

@@ -145,13 +145,14 @@ func findHash(metrics io.Reader) (string, error) {
 	lines := bufio.NewScanner(metrics)
 	lines.Buffer(nil, 1<<20)
 	label := regexp.MustCompile(`[{,]hash="([^"]*)"`)
-	for lines.Scan() {
+	found := ""
+	for lines.Scan() { // to the end: an API server logs an answer that is cut short as an error
 		if !strings.HasPrefix(lines.Text(), metricLoaded+"{") {
 			continue
 		}
 		if m := label.FindStringSubmatch(lines.Text()); m != nil {
-			return m[1], nil
+			found = m[1]
 		}
 	}
-	return "", lines.Err()
+	return found, lines.Err()
 }
