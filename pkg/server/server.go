@@ -210,8 +210,12 @@ func (s *Server) Controllers() ([]supervisor.Component, error) {
 		}
 		acting = append(acting, w)
 	}
+	times, err := cluster.LeaderTimes(s.cfg.KubeControllerManagerArgs)
+	if err != nil {
+		return nil, err
+	}
 	leader, err := cluster.NewLeader(cluster.LeaderConfig{
-		Kubeconfig: s.certs.SupervisorKubeconfig, Node: s.cfg.NodeName, Parts: acting, Log: s.log,
+		Kubeconfig: s.certs.SupervisorKubeconfig, Node: s.cfg.NodeName, Times: times, Parts: acting, Log: s.log,
 		Led: func() {
 			for _, do := range s.led {
 				do()

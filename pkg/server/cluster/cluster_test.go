@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kedge-io/kedge/pkg/certs"
 	"github.com/kedge-io/kedge/pkg/config"
@@ -116,5 +117,25 @@ func TestMissing(t *testing.T) {
 	known := map[string]bool{"a": true, "b": true}
 	if got := missing(known, []string{"b", "c"}); !slices.Equal(got, []string{"a"}) || !known["c"] {
 		t.Errorf("%v, %v", got, known)
+	}
+}
+
+func TestLeaderTimes(t *testing.T) {
+	for text, want := range map[string]Times{
+		"":                                    {30 * time.Second, 20 * time.Second, 4 * time.Second},
+		"v=2 leader-elect-lease-duration=15s": {15 * time.Second, 10 * time.Second, 2 * time.Second},
+		"--leader-elect-lease-duration=15s leader-elect-renew-deadline=12s leader-elect-retry-period=1s leader-elect-resource-name=x": {15 * time.Second, 12 * time.Second, time.Second},
+	} {
+		if got, err := LeaderTimes(strings.Fields(text)); err != nil || got != want {
+			t.Errorf("%s: %v, %v", text, got, err)
+		}
+	}
+	for _, bad := range []string{
+		"leader-elect-lease-duration=15", "leader-elect-lease-duration", "leader-elect-lease-duration=500ms", "leader-elect-renew-deadline=40s",
+		"leader-elect-retry-period=20s", "leader-elect-retry-period=-1s",
+	} {
+		if got, err := LeaderTimes([]string{bad}); err == nil || !strings.Contains(err.Error(), "leader-elect-") {
+			t.Errorf("%s: %v, %v", bad, got, err)
+		}
 	}
 }

@@ -1,10 +1,12 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -18,13 +20,41 @@ import (
 	"github.com/kedge-io/kedge/pkg/supervisor"
 )
 
-// Times of the lease. A leader that dies is replaced after leaseTime; one that stops is replaced at once.
-const (
-	leaseName  = "kedge-controllers"
-	leaseTime  = 30 * time.Second
-	renewTime  = 20 * time.Second
-	renewEvery = 4 * time.Second
-)
+const leaseName = "kedge-controllers"
+
+// Times of the lease. A leader that dies is replaced after Lease; one that stops is replaced at once.
+type Times struct {
+	Lease time.Duration // how long the others wait for a leader that is silent
+	Renew time.Duration // how long a leader tries before it gives up, less than Lease
+	Retry time.Duration // between attempts
+}
+
+// LeaderTimes reads the times from the arguments of kube-controller-manager that are about them, as flag=value. Those that are not given have
+// kedge's own value, or follow the lease.
+func LeaderTimes(args []string) (Times, error) {
+	const flag = "leader-elect-"
+	given := map[string]time.Duration{}
+	for _, a := range args {
+		name, value, _ := strings.Cut(strings.TrimLeft(a, "-"), "=")
+		name, about := strings.CutPrefix(name, flag)
+		if !about || name != "lease-duration" && name != "renew-deadline" && name != "retry-period" {
+			continue
+		}
+		d, err := time.ParseDuration(value)
+		if err != nil || d < 100*time.Millisecond {
+			return Times{}, fmt.Errorf("--kube-controller-manager-arg: %s%s=%q is no time, as 30s", flag, name, value)
+		}
+		given[name] = d
+	}
+	t := Times{Lease: cmp.Or(given["lease-duration"], 30*time.Second)}
+	t.Renew = cmp.Or(given["renew-deadline"], t.Lease*2/3)
+	t.Retry = cmp.Or(given["retry-period"], t.Lease*2/15)
+	if t.Lease < time.Second || t.Renew >= t.Lease || float64(t.Retry)*leaderelection.JitterFactor >= float64(t.Renew) {
+		return Times{}, fmt.Errorf("--kube-controller-manager-arg: %slease-duration=%s must be a second at least and more than %srenew-deadline=%s, and that more than %sretry-period=%s and a fifth",
+			flag, t.Lease, flag, t.Renew, flag, t.Retry)
+	}
+	return t, nil
+}
 
 // LeaderConfig is what a Leader needs to know.
 type LeaderConfig struct {
@@ -32,6 +62,8 @@ type LeaderConfig struct {
 	Kubeconfig string
 	// Node is the name of this server, which no other has: a server that comes back takes its own lease up at once.
 	Node string
+	// Times are those of LeaderTimes, alike on all servers.
+	Times Times
 	// Parts run on one server at a time.
 	Parts []supervisor.Component
 	// Led is called each time when all parts are ready here; nil for nobody.
@@ -54,7 +86,7 @@ func NewLeader(cfg LeaderConfig) (*Leader, error) {
 	if err != nil {
 		return nil, err
 	}
-	rest.Timeout = renewTime / 2
+	rest.Timeout = cfg.Times.Renew / 2
 	client, err := kubernetes.NewForConfig(rest)
 	if err != nil {
 		return nil, fmt.Errorf("make client: %w", err)
@@ -104,14 +136,15 @@ func (l *Leader) Run(ctx context.Context) error {
 	})
 	defer stop()
 	ended := make(chan error, 1)
+	lock := l.lock()
 	leaderelection.RunOrDie(candidacy, leaderelection.LeaderElectionConfig{
-		Lock:          l.lock(),
-		LeaseDuration: leaseTime, RenewDeadline: renewTime, RetryPeriod: renewEvery, ReleaseOnCancel: true,
+		Lock:          lock,
+		LeaseDuration: l.cfg.Times.Lease, RenewDeadline: l.cfg.Times.Renew, RetryPeriod: l.cfg.Times.Retry, ReleaseOnCancel: true,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnNewLeader: func(holder string) { l.holder.Store(&holder) },
 			OnStartedLeading: func(held context.Context) {
 				leading.Store(true)
-				err := l.lead(ctx, held)
+				err := l.lead(ctx, held, lock)
 				ended <- err
 				withdraw() // the lease is given back when the parts have stopped
 			},
@@ -128,18 +161,73 @@ func (l *Leader) Run(ctx context.Context) error {
 	return l.retire(ctx)
 }
 
-func (l *Leader) lock() resourcelock.Interface {
-	return &resourcelock.LeaseLock{
+func (l *Leader) lock() *observedLock {
+	return &observedLock{Interface: &resourcelock.LeaseLock{
 		LeaseMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: leaseName}, Client: l.leases,
 		LockConfig: resourcelock.ResourceLockConfig{Identity: l.cfg.Node},
+	}}
+}
+
+// observedLock remembers what the lease was when this process last saw it.
+type observedLock struct {
+	resourcelock.Interface
+	renewed atomic.Pointer[time.Time] // when the last renewal was begun
+	foreign atomic.Bool               // somebody else has it
+}
+
+// Get implements resourcelock.Interface.
+func (o *observedLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
+	record, raw, err := o.Interface.Get(ctx)
+	if err == nil {
+		o.foreign.Store(record.HolderIdentity != o.Identity())
 	}
+	return record, raw, err
+}
+
+// Create implements resourcelock.Interface.
+func (o *observedLock) Create(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
+	return o.note(time.Now(), o.Interface.Create(ctx, r))
+}
+
+// Update implements resourcelock.Interface.
+func (o *observedLock) Update(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
+	return o.note(time.Now(), o.Interface.Update(ctx, r))
+}
+
+func (o *observedLock) note(begun time.Time, err error) error {
+	if err == nil {
+		o.renewed.Store(&begun)
+		o.foreign.Store(false)
+	}
+	return err
+}
+
+// lost says whether the lease may be another's by now.
+func (o *observedLock) lost(lease time.Duration) bool {
+	renewed := o.renewed.Load()
+	return o.foreign.Load() || renewed == nil || time.Since(*renewed) >= lease
+}
+
+// guard calls stop when the lease is lost. The election alone would first try to get it back, and meanwhile two servers would lead: as when
+// this process was stopped for longer than the lease and goes on.
+func (l *Leader) guard(ctx context.Context, lock *observedLock, stop func()) {
+	tick := time.NewTicker(l.cfg.Times.Retry / 4)
+	defer tick.Stop()
+	for ctx.Err() == nil && !lock.lost(l.cfg.Times.Lease) {
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+	stop()
 }
 
 // lead runs the parts until ctx is done or the lease is lost.
-func (l *Leader) lead(ctx, held context.Context) error {
+func (l *Leader) lead(ctx, held context.Context, lock *observedLock) error {
 	held, cancel := context.WithCancel(held)
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
+	go l.guard(held, lock, cancel)
 	cfg := supervisor.Config{Log: l.cfg.Log, ReadyTimeout: 5 * time.Minute, OnReady: l.cfg.Led}
 	parts := supervisor.New(cfg, supervisor.Group("leader", l.cfg.Parts...))
 	l.parts.Store(parts)
@@ -151,7 +239,7 @@ func (l *Leader) lead(ctx, held context.Context) error {
 // datastore works.
 func (l *Leader) retire(ctx context.Context) error {
 	l.cfg.Log.Warn("this server lost the lead of the controllers, and leaves it to others")
-	tick := time.NewTicker(renewEvery)
+	tick := time.NewTicker(l.cfg.Times.Retry)
 	defer tick.Stop()
 	free := 0
 	for {
@@ -169,10 +257,10 @@ func (l *Leader) retire(ctx context.Context) error {
 			l.holder.Store(h)
 		}
 		free++
-		if lease.Spec.RenewTime != nil && time.Since(lease.Spec.RenewTime.Time) < leaseTime {
+		if lease.Spec.RenewTime != nil && time.Since(lease.Spec.RenewTime.Time) < l.cfg.Times.Lease {
 			free = 0
 		}
-		if time.Duration(free)*renewEvery > leaseTime {
+		if time.Duration(free)*l.cfg.Times.Retry > l.cfg.Times.Lease {
 			return errors.New("nobody leads the controllers, and this process cannot lead twice: kedge starts anew")
 		}
 	}
