@@ -82,6 +82,7 @@ func (p *program) app() *cli.App {
 	app.Usage = "a complete Kubernetes site in one binary"
 	app.Writer, app.ErrWriter = p.out, p.err
 	app.HideHelp, app.HideVersion = true, true
+	app.CustomAppHelpTemplate = overview(p.commands())
 	app.DisableSliceFlagSeparator = true // an argument of the kubelet may contain commas
 	app.ExitErrHandler = func(*cli.Context, error) {}
 	app.Commands = p.commands()

@@ -213,7 +213,7 @@ func TestLogFileIsAppendedTo(t *testing.T) {
 func TestCandidates(t *testing.T) {
 	commands := (&program{}).app().Commands
 	for words, want := range map[string]string{
-		"":                 "server agent status check-config token node snapshot certificate device mapper kubectl ctr crictl version completion",
+		"":                 "server agent status check-config token node snapshot secrets-encrypt certificate device mapper kubectl ctr crictl version completion",
 		"ser":              "server",
 		"completion ":      "bash zsh fish",
 		"token ":           "create list delete rotate",

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +28,9 @@ func (p *program) snapshotCommand() *cli.Command {
       Show the snapshots, oldest first.
   delete NAME...
       Delete snapshots.
+  prune [--snapshot-retention N]
+      Delete the oldest of the snapshots that were taken on schedule, all but N. Default: etcd-snapshot-retention of the config
+      file, or 5.
   restore NAME [--files]
       Go back to a snapshot. kedge must be stopped. The database it replaces is kept beside the new one. With --files the
       cluster's authorities, keys and tokens go back too: for a machine that was installed anew.
@@ -49,6 +53,16 @@ root.`,
 			Name: "delete", Usage: "delete snapshots", ArgsUsage: "NAME...",
 			Action: func(c *cli.Context) error {
 				return p.withStore(func(cfg datastore.Config) error { return deleteSnapshots(cfg, c.Args().Slice()) })
+			},
+		},
+		&cli.Command{
+			Name: "prune", Usage: "delete old snapshots", Flags: []cli.Flag{&cli.IntFlag{Name: "snapshot-retention"}},
+			Action: func(c *cli.Context) error {
+				keep := c.Int("snapshot-retention")
+				if !c.IsSet("snapshot-retention") {
+					keep = cmp.Or(installed().SnapshotRetention, 5)
+				}
+				return p.withStore(func(cfg datastore.Config) error { return p.pruneSnapshots(cfg, keep) })
 			},
 		},
 		&cli.Command{
@@ -129,6 +143,23 @@ func deleteSnapshots(cfg datastore.Config, names []string) error {
 		failed = errors.Join(failed, datastore.DeleteSnapshot(cfg, name))
 	}
 	return failed
+}
+
+func (p *program) pruneSnapshots(cfg datastore.Config, keep int) error {
+	if keep < 1 {
+		return fmt.Errorf("--snapshot-retention: %d is less than 1; delete single snapshots with kedge snapshot delete", keep)
+	}
+	infos, err := datastore.ListSnapshots(cfg)
+	if err != nil {
+		return err
+	}
+	for _, old := range datastore.ExpiredSnapshots(infos, keep) {
+		if err := datastore.DeleteSnapshot(cfg, old.Name); err != nil {
+			return err
+		}
+		fmt.Fprintln(p.out, old.Name)
+	}
+	return nil
 }
 
 func (p *program) restoreSnapshot(c *cli.Context) error {

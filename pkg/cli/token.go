@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"text/tabwriter"
 	"time"
 
@@ -86,6 +87,8 @@ func (p *program) family(name, usage, text string, members ...*cli.Command) *cli
 	manual := help(name, "COMMAND", usage, text)
 	for _, m := range members {
 		m.CustomHelpTemplate = manual
+		m.Flags = append(m.Flags, &cli.StringFlag{Name: "data-dir", Aliases: []string{"d"}})
+		m.Before = useDataDir
 		p.withHelp(m)
 	}
 	return &cli.Command{
@@ -98,6 +101,17 @@ func (p *program) family(name, usage, text string, members ...*cli.Command) *cli
 			return err
 		},
 	}
+}
+
+// useDataDir makes --data-dir of a command below a family that of the settings of this machine.
+func useDataDir(c *cli.Context) error {
+	if !c.IsSet("data-dir") {
+		return nil
+	}
+	if dir := c.String("data-dir"); !filepath.IsAbs(dir) {
+		return fmt.Errorf("--data-dir: %q is not an absolute path", dir)
+	}
+	return os.Setenv("KEDGE_DATA_DIR", c.String("data-dir"))
 }
 
 // serverSecrets reaches the Secrets in which joining keeps its things, as the administrator of the server on this machine.

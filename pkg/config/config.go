@@ -95,6 +95,10 @@ type Agent struct {
 	PrivateRegistry string
 	Snapshotter     string
 
+	// ProtectKernelDefaults, CredentialProviderDir and CredentialProviderConfig are for the kubelet; LoadServer and LoadAgent put them into KubeletArgs.
+	ProtectKernelDefaults                           bool
+	CredentialProviderDir, CredentialProviderConfig string
+
 	MQTT MQTT
 
 	// KubeletArgs and KubeProxyArgs are flag=value without leading dashes; they win over kedge's own.
@@ -149,6 +153,11 @@ type Server struct {
 
 	// ClusterInit keeps the data in an etcd of this server, which further servers join; ClusterReset drops the others from it.
 	ClusterInit, ClusterReset bool
+
+	// DisableSnapshots, SnapshotSchedule (cron; empty for every 12 hours) and SnapshotRetention are about snapshots on schedule.
+	DisableSnapshots  bool
+	SnapshotSchedule  string
+	SnapshotRetention int
 
 	// DatastoreEndpoint is empty for the SQLite file in the data directory.
 	DatastoreEndpoint                                               string

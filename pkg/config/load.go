@@ -108,6 +108,7 @@ func (s *Server) derive(src Sources) error {
 		}
 		s.NodeName = strings.ToLower(host)
 	}
+	s.KubeletArgs = append(s.kubeletOptions(), s.KubeletArgs...)
 	if !s.BindAddress.IsValid() {
 		s.BindAddress = netip.IPv4Unspecified()
 		if len(s.ClusterCIDRs) > 0 && s.ClusterCIDRs[0].Addr().Is6() {
@@ -127,6 +128,21 @@ func (s *Server) derive(src Sources) error {
 		}
 	}
 	return nil
+}
+
+// kubeletOptions are the settings that are the kubelet's own; later arguments win.
+func (a Agent) kubeletOptions() []string {
+	var out []string
+	if a.ProtectKernelDefaults {
+		out = append(out, "protect-kernel-defaults=true")
+	}
+	if a.CredentialProviderDir != "" {
+		out = append(out, "image-credential-provider-bin-dir="+a.CredentialProviderDir)
+	}
+	if a.CredentialProviderConfig != "" {
+		out = append(out, "image-credential-provider-config="+a.CredentialProviderConfig)
+	}
+	return out
 }
 
 // Nearest returns the name among known that needs the fewest edits to become name, or "" when none comes close.

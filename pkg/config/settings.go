@@ -41,7 +41,7 @@ func (s Setting) Bool() bool { return s.Value == "" }
 func env(suffix string) []string { return []string{"KEDGE_" + suffix, "K3S_" + suffix} }
 
 func allSettings() []Setting {
-	return slices.Concat(listenerSettings(), joinSettings(), clusterSettings(), networkSettings(), kubeconfigSettings(), datastoreSettings(), partSettings(),
+	return slices.Concat(listenerSettings(), joinSettings(), clusterSettings(), networkSettings(), kubeconfigSettings(), datastoreSettings(), snapshotSettings(), partSettings(),
 		nodeSettings(), runtimeSettings(), busSettings(), argumentSettings(), logSettings(), unbuiltSettings())
 }
 
@@ -187,6 +187,22 @@ func datastoreSettings() []Setting {
 	}
 }
 
+// snapshotSettings have the names of the family, also where the snapshots are of SQLite.
+func snapshotSettings() []Setting {
+	const group = "Snapshots of the datastore, in server/db/snapshots"
+	return []Setting{
+		{Name: "etcd-disable-snapshots", Group: group, Server: true,
+			Usage: "Take no snapshots on schedule.",
+			bind:  yesNo(func(s *Server) *bool { return &s.DisableSnapshots })},
+		{Name: "etcd-snapshot-schedule-cron", Group: group, Value: "CRON", DefaultText: "12 hours after the last one", Server: true,
+			Usage: "When to take snapshots, as minute, hour, day, month and day of the week; one that was missed is made up for.",
+			bind:  text(func(s *Server) *string { return &s.SnapshotSchedule })},
+		{Name: "etcd-snapshot-retention", Group: group, Value: "N", Default: "5", Server: true,
+			Usage: "How many snapshots on schedule are kept.",
+			bind:  number(1, 10000, func(s *Server) *int { return &s.SnapshotRetention })},
+	}
+}
+
 func partSettings() []Setting {
 	const group = "Parts"
 	return []Setting{
@@ -241,6 +257,9 @@ func nodeSettings() []Setting {
 		{Name: "with-node-id", Group: group,
 			Usage: "Append a number that this machine keeps to the node's name.",
 			bind:  yesNo(func(s *Server) *bool { return &s.WithNodeID })},
+		{Name: "protect-kernel-defaults", Group: group,
+			Usage: "Do not start when the kernel's settings are not those that the kubelet wants, instead of changing them.",
+			bind:  yesNo(func(s *Server) *bool { return &s.ProtectKernelDefaults })},
 		{Name: "resolv-conf", Group: group, Value: "FILE", DefaultText: "the host's", Env: env("RESOLV_CONF"),
 			Usage: "Resolver file for pods that use the host's DNS, and for names outside the cluster.",
 			bind:  text(func(s *Server) *string { return &s.ResolvConf })},
@@ -262,6 +281,12 @@ func runtimeSettings() []Setting {
 		{Name: "snapshotter", Group: group, Value: "overlayfs|native", Default: "overlayfs",
 			Usage: "How image layers become a file system; native copies and needs no kernel feature.",
 			bind:  text(func(s *Server) *string { return &s.Snapshotter })},
+		{Name: "image-credential-provider-bin-dir", Group: group, Value: "DIR",
+			Usage: "Where the programs are that get credentials for registries.",
+			bind:  text(func(s *Server) *string { return &s.CredentialProviderDir })},
+		{Name: "image-credential-provider-config", Group: group, Value: "FILE",
+			Usage: "Which of them to ask for which images: a CredentialProviderConfig.",
+			bind:  text(func(s *Server) *string { return &s.CredentialProviderConfig })},
 		{Name: "prefer-host-bin", Group: group,
 			Usage: "Take runc and nft from PATH where they exist, not the bundled ones.",
 			bind:  yesNo(func(s *Server) *bool { return &s.PreferHostBin })},
@@ -362,16 +387,5 @@ func busSettings() []Setting {
 		{Name: "mqtt-external-qos", Group: group, Value: "0-2", Default: "1",
 			Usage: "Quality of service of questions and answers on mqtt-external; from 1 on it keeps questions while kedge is away.",
 			bind:  number(0, 2, func(s *Server) *int { return &s.MQTT.ExternalQoS })},
-	}
-}
-
-// unbuiltSettings are settings that users of the family know and that kedge must refuse, not ignore.
-func unbuiltSettings() []Setting {
-	const runtime = "kedge has its own containerd and works with no other runtime"
-	return []Setting{
-		{Name: "advertise-port", Value: "PORT", Server: true, bind: unbuilt("the advertised port is https-listen-port")},
-		{Name: "docker", bind: unbuilt(runtime)},
-		{Name: "container-runtime-endpoint", Value: "SOCKET", bind: unbuilt(runtime)},
-		{Name: "rootless", bind: unbuilt("kedge must run as root")},
 	}
 }

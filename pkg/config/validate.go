@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/robfig/cron/v3"
 	"k8s.io/apimachinery/pkg/util/validation"
 	kubeletapis "k8s.io/kubelet/pkg/apis"
 )
@@ -45,6 +46,7 @@ func (s Server) Validate() error {
 		validateArgs("kube-controller-manager-arg", s.KubeControllerManagerArgs),
 		validateArgs("kube-scheduler-arg", s.KubeSchedulerArgs),
 		s.validateEncryption(),
+		optional(cronSchedule, "etcd-snapshot-schedule-cron", s.SnapshotSchedule),
 	}
 	return first(checks)
 }
@@ -61,6 +63,9 @@ func (a Agent) Validate() error {
 		optional(absolute, "private-registry", a.PrivateRegistry),
 		oneOf("snapshotter", a.Snapshotter, "overlayfs", "native"),
 		a.MQTT.validate(),
+		bothOrNone("image-credential-provider-bin-dir", a.CredentialProviderDir, "image-credential-provider-config", a.CredentialProviderConfig),
+		optional(absolute, "image-credential-provider-bin-dir", a.CredentialProviderDir),
+		optional(absolute, "image-credential-provider-config", a.CredentialProviderConfig),
 		validateArgs("kubelet-arg", a.KubeletArgs),
 		validateArgs("kube-proxy-arg", a.KubeProxyArgs),
 	}
@@ -105,6 +110,21 @@ func first(errs []error) error {
 func notBoth(one, value, other, otherValue string) error {
 	if value != "" && otherValue != "" {
 		return fmt.Errorf("--%s and --%s are both set: keep one of them", one, other)
+	}
+	return nil
+}
+
+func bothOrNone(one, value, other, otherValue string) error {
+	if (value == "") != (otherValue == "") {
+		return fmt.Errorf("--%s and --%s go together: give both or none", one, other)
+	}
+	return nil
+}
+
+// cronSchedule checks when something is to be done.
+func cronSchedule(name, v string) error {
+	if _, err := cron.ParseStandard(v); err != nil {
+		return fmt.Errorf("--%s: %q is not minute, hour, day, month and day of the week, such as \"0 */6 * * *\", or @daily", name, v)
 	}
 	return nil
 }
@@ -245,8 +265,8 @@ func (s Server) validateDatastore() error {
 		}
 		return nil
 	}
-	if (s.DatastoreCertFile == "") != (s.DatastoreKeyFile == "") {
-		return fmt.Errorf("--datastore-certfile and --datastore-keyfile go together: give both or none")
+	if err := bothOrNone("datastore-certfile", s.DatastoreCertFile, "datastore-keyfile", s.DatastoreKeyFile); err != nil {
+		return err
 	}
 	for _, endpoint := range strings.Split(s.DatastoreEndpoint, ",") {
 		u, err := url.Parse(endpoint)

@@ -77,8 +77,51 @@ func TestValidateServerNamesTheFlagAndTheFix(t *testing.T) {
 		{"system-default-registry=mirror.example/copies", `--system-default-registry: "mirror.example/copies" is not a host`},
 		{"system-default-registry=mirror.example:5000", ""},
 		{"write-kubeconfig=k.yaml", "--write-kubeconfig"},
+		{"secrets-encryption=true secrets-encryption-provider=secretbox", ""},
+		{"secrets-encryption-provider=kms", `--secrets-encryption-provider: "kms" is not one of aescbc, secretbox`},
+		{"secrets-encryption=true kube-apiserver-arg=encryption-provider-config=/e.yaml", "are both set: keep one of them"},
+		{"etcd-snapshot-schedule-cron=@daily etcd-snapshot-retention=3", ""},
+		{"etcd-snapshot-schedule-cron=hourly", `--etcd-snapshot-schedule-cron: "hourly" is not minute, hour`},
+		{"etcd-snapshot-retention=0", `--etcd-snapshot-retention: "0" is not a number from 1`},
+		{"image-credential-provider-bin-dir=/bin", "go together: give both or none"},
 		{"v=11", `--v: "11" is not a number from 0 to 10`},
 	})
+}
+
+// TestSettingsOfTheFamily knows the settings of k3s 1.35: kedge has each, or says why not and what to do.
+func TestSettingsOfTheFamily(t *testing.T) {
+	const server = `advertise-address advertise-port agent-token agent-token-file apiserver-bind-address apiserver-port bind-address cluster-cidr cluster-dns
+		cluster-domain cluster-init cluster-reset cluster-reset-restore-path data-dir datastore-cafile datastore-certfile datastore-endpoint datastore-keyfile debug
+		default-local-storage-path disable disable-agent disable-apiserver disable-cloud-controller disable-controller-manager disable-etcd disable-helm-controller
+		disable-kube-proxy disable-network-policy disable-scheduler egress-selector-mode embedded-registry enable-pprof etcd-arg etcd-disable-snapshots etcd-expose-metrics
+		etcd-s3 etcd-s3-access-key etcd-s3-bucket etcd-s3-bucket-lookup-type etcd-s3-config-secret etcd-s3-endpoint etcd-s3-endpoint-ca etcd-s3-folder etcd-s3-insecure
+		etcd-s3-proxy etcd-s3-region etcd-s3-retention etcd-s3-secret-key etcd-s3-session-token etcd-s3-skip-ssl-verify etcd-s3-timeout etcd-snapshot-compress etcd-snapshot-dir
+		etcd-snapshot-name etcd-snapshot-reconcile-interval etcd-snapshot-retention etcd-snapshot-schedule-cron flannel-backend flannel-external-ip flannel-ipv6-masq
+		helm-job-image https-listen-port kine-tls kube-apiserver-arg kube-cloud-controller-manager-arg kube-controller-manager-arg kube-scheduler-arg
+		secrets-encryption secrets-encryption-provider server service-cidr service-node-port-range servicelb-namespace supervisor-metrics supervisor-port
+		system-default-registry tls-san tls-san-security write-kubeconfig write-kubeconfig-group write-kubeconfig-mode`
+	const agent = `airgap-extra-registry alsologtostderr container-runtime-endpoint default-runtime disable-apiserver-lb disable-default-registry-endpoint docker
+		flannel-cni-conf flannel-conf flannel-iface image-credential-provider-bin-dir image-credential-provider-config image-service-endpoint kube-proxy-arg kubelet-arg
+		lb-server-port log node-external-dns node-external-ip node-internal-dns node-ip node-label node-name node-taint nonroot-devices pause-image prefer-bundled-bin
+		private-registry protect-kernel-defaults resolv-conf rootless selinux server snapshotter token token-file v vmodule vpn-auth vpn-auth-file with-node-id`
+	known := func(list string, settings []Setting) {
+		for name := range strings.FieldsSeq(list) {
+			s, err := findSetting(name, settings)
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				continue
+			}
+			if err := s.bind(&Server{}, []string{"refuse-me"}); s.Hidden() && (err == nil || len(err.Error()) < 20) {
+				t.Errorf("%s is neither in the manual nor refused with a reason: %v", name, err)
+			}
+		}
+	}
+	known(server+" "+agent, ServerSettings())
+	known(agent, AgentSettings())
+	for _, harmless := range []string{"disable-cloud-controller=true", "prefer-bundled-bin=true", "egress-selector-mode=agent", "selinux=false"} {
+		check(t, []invalid{{harmless, ""}})
+	}
+	check(t, []invalid{{"egress-selector-mode=pod", `"pod": servers reach nodes`}, {"selinux=true", "--selinux: kedge labels no containers"}})
 }
 
 func check(t *testing.T, cases []invalid) {

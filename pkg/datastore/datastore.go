@@ -42,6 +42,8 @@ type Config struct {
 	SnapshotDir string
 	// SnapshotInterval is the time between scheduled snapshots. 0 means 12 h, less than 0 none.
 	SnapshotInterval time.Duration
+	// SnapshotTimes, when set, says when snapshots are taken, instead of SnapshotInterval.
+	SnapshotTimes snapshot.Times
 	// SnapshotKeep is how many scheduled snapshots stay. 0 means 5.
 	SnapshotKeep int
 	// SnapshotFiles are absolute paths of files and directories kept with each snapshot.
@@ -166,7 +168,7 @@ func (d *Datastore) serve(ctx context.Context, store *mvcc.Store, hub *watch.Hub
 	defer background.Wait()
 	defer cancel()
 	background.Go(func() { api.Run(ctx) })
-	schedule := snapshot.Schedule{Config: d.cfg.snapshots(), Interval: d.cfg.SnapshotInterval, Keep: d.cfg.SnapshotKeep, Log: d.cfg.Log}
+	schedule := snapshot.Schedule{Config: d.cfg.snapshots(), Interval: d.cfg.SnapshotInterval, Times: d.cfg.SnapshotTimes, Keep: d.cfg.SnapshotKeep, Log: d.cfg.Log}
 	background.Go(func() { schedule.Run(ctx) })
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()

@@ -38,6 +38,9 @@ func ListSnapshots(cfg Config) ([]Snapshot, error) {
 	return snapshot.List(cfg.SnapshotDir)
 }
 
+// ExpiredSnapshots are those on schedule that are too many when keep of them are to stay, oldest first.
+func ExpiredSnapshots(infos []Snapshot, keep int) []Snapshot { return snapshot.Expired(infos, keep) }
+
 // DeleteSnapshot removes a snapshot.
 func DeleteSnapshot(cfg Config, name string) error {
 	cfg, err := cfg.resolve()

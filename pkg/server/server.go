@@ -132,7 +132,11 @@ func (s *Server) openStore() (endpoint string, err error) {
 		s.store, s.member = m, m
 		return m.Endpoint(), nil
 	}
-	store, err := datastore.New(s.storeConfig())
+	cfg, err := s.storeConfig()
+	if err != nil {
+		return "", err
+	}
+	store, err := datastore.New(cfg)
 	if err != nil {
 		return "", err
 	}
@@ -148,10 +152,11 @@ func StoreConfig(dataDir string) datastore.Config {
 	}
 }
 
-func (s *Server) storeConfig() datastore.Config {
-	cfg := StoreConfig(s.cfg.DataDir)
-	cfg.Log = s.log
-	return cfg
+func (s *Server) storeConfig() (cfg datastore.Config, err error) {
+	cfg = StoreConfig(s.cfg.DataDir)
+	cfg.Log, cfg.SnapshotKeep = s.log, s.cfg.SnapshotRetention
+	cfg.SnapshotInterval, cfg.SnapshotTimes, err = cluster.SnapshotTimes(s.cfg)
+	return cfg, err
 }
 
 // Certs are the certificates of the control plane.

@@ -20,6 +20,8 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.etcd.io/etcd/server/v3/storage/wal"
+
+	"github.com/kedge-io/kedge/pkg/datastore/snapshot"
 )
 
 // PeerPort is where members reach each other.
@@ -60,7 +62,11 @@ type Config struct {
 	// SnapshotDir keeps the scheduled snapshots, SnapshotFiles are the absolute paths of what is kept with each.
 	SnapshotDir   string
 	SnapshotFiles []string
-	Log           *slog.Logger
+	// SnapshotInterval, SnapshotTimes and SnapshotKeep are as for SQLite: when they are taken, and how many stay.
+	SnapshotInterval time.Duration
+	SnapshotTimes    snapshot.Times
+	SnapshotKeep     int
+	Log              *slog.Logger
 }
 
 // Member is the component.

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,7 +50,9 @@ func (m *Member) serve(ctx context.Context, e *embed.Etcd) error {
 	background.Go(func() { m.tend(ctx, e.Server) })
 	if m.cfg.SnapshotDir != "" {
 		shots := snapshot.Config{Dir: m.cfg.SnapshotDir, Files: m.cfg.SnapshotFiles, Engine: Engine{Socket: m.cfg.Socket}}
-		schedule := snapshot.Schedule{Config: shots, Interval: snapshotInterval, Keep: snapshotKeep, Log: m.cfg.Log}
+		schedule := snapshot.Schedule{
+			Config: shots, Interval: cmp.Or(m.cfg.SnapshotInterval, snapshotInterval), Times: m.cfg.SnapshotTimes, Keep: cmp.Or(m.cfg.SnapshotKeep, snapshotKeep), Log: m.cfg.Log,
+		}
 		background.Go(func() { schedule.Run(ctx) })
 	}
 	served := make(chan error, 1)

@@ -9,18 +9,33 @@ import (
 // Schedule takes snapshots from time to time.
 type Schedule struct {
 	Config
-	// Interval is the time between two; less than 0 takes none. Keep is how many stay.
+	// Interval is the time between two; less than 0 takes none. Times, when set, says when instead. Keep is how many stay.
 	Interval time.Duration
+	Times    Times
 	Keep     int
 	Log      *slog.Logger
+}
+
+// Times returns the first time to take a snapshot after another one.
+type Times interface {
+	Next(after time.Time) time.Time
 }
 
 // first is how long a new datastore waits for its first snapshot, so that it has one soon.
 const first = 5 * time.Minute
 
 // until is how long it is to the next scheduled snapshot.
-func until(now time.Time, existing []Info, interval time.Duration) time.Duration {
+func until(now time.Time, existing []Info, interval time.Duration, times Times) time.Duration {
 	wait := min(first, interval)
+	if times != nil {
+		wait = times.Next(now).Sub(now)
+		for _, s := range existing {
+			if s.Scheduled && s.Time.Before(now) { // one that was missed is made up for
+				wait = max(time.Minute, times.Next(s.Time).Sub(now))
+			}
+		}
+		return wait
+	}
 	for _, s := range existing {
 		if s.Scheduled && s.Time.Before(now) {
 			wait = max(time.Minute, s.Time.Add(interval).Sub(now))
@@ -42,7 +57,7 @@ func (s Schedule) Run(ctx context.Context) {
 		if err != nil {
 			s.Log.Error("cannot list the snapshots", "error", err)
 		}
-		if !sleep(ctx, until(time.Now(), existing, s.Interval)) {
+		if !sleep(ctx, until(time.Now(), existing, s.Interval, s.Times)) {
 			return
 		}
 		if err := s.take(ctx); err != nil && ctx.Err() == nil {

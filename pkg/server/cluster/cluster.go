@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/robfig/cron/v3"
+
 	"github.com/kedge-io/kedge/pkg/certs"
 	"github.com/kedge-io/kedge/pkg/config"
 	"github.com/kedge-io/kedge/pkg/datastore"
@@ -35,6 +37,25 @@ func HasMember(cfg config.Server) bool {
 func SnapshotFiles(dataDir string) []string {
 	in := func(name string) string { return filepath.Join(dataDir, "server", name) }
 	return []string{in("tls"), in("cred"), in("token"), in("node-token"), in("agent-token")}
+}
+
+// SnapshotTimes says when to take snapshots: the time between two, less than 0 for never, and what says otherwise, or nil.
+func SnapshotTimes(cfg config.Server) (time.Duration, snapshotTimes, error) {
+	switch {
+	case cfg.DisableSnapshots:
+		return -1, nil, nil
+	case cfg.SnapshotSchedule == "":
+		return 0, nil, nil
+	}
+	times, err := cron.ParseStandard(cfg.SnapshotSchedule)
+	if err != nil {
+		return 0, nil, fmt.Errorf("--etcd-snapshot-schedule-cron: %w", err)
+	}
+	return 0, times, nil
+}
+
+type snapshotTimes = interface {
+	Next(after time.Time) time.Time
 }
 
 // SnapshotEngine is what snapshots of the server with this data directory are made with.
@@ -87,6 +108,11 @@ func NewMember(cfg config.Server, files certs.ServerPaths, log *slog.Logger) (*e
 		CAFile:  files.PeerCA.Cert, CertFile: files.Peer.Cert, KeyFile: files.Peer.Key,
 		SnapshotDir: filepath.Join(dbDir(cfg.DataDir), "snapshots"), SnapshotFiles: SnapshotFiles(cfg.DataDir), Reset: cfg.ClusterReset, Log: log,
 	}
+	var err error
+	if c.SnapshotInterval, c.SnapshotTimes, err = SnapshotTimes(cfg); err != nil {
+		return nil, err
+	}
+	c.SnapshotKeep = cfg.SnapshotRetention
 	if len(cfg.Servers) > 0 {
 		client, err := newClient(cfg, log)
 		if err != nil && !etcd.Exists(c.Dir) {
