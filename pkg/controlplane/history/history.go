@@ -63,6 +63,7 @@ type store struct {
 	*cacher.CacheDelegator
 	slots chan struct{}
 	open  func() (storage.Interface, factory.DestroyFunc, error)
+	pasts pasts
 
 	mu    sync.Mutex
 	users int
@@ -72,26 +73,41 @@ type store struct {
 
 // Watch implements storage.Interface.
 func (s *store) Watch(ctx context.Context, key string, opts storage.ListOptions) (watch.Interface, error) {
-	w, err := s.CacheDelegator.Watch(ctx, key, opts)
-	if err != nil || !resumes(opts) {
+	if !resumes(opts) {
+		return s.CacheDelegator.Watch(ctx, key, opts)
+	}
+	first, w, err := s.begin(ctx, key, opts)
+	if err != nil || first == nil {
 		return w, err
 	}
-	select { // a refusal is there at once
-	case first, ok := <-w.ResultChan():
-		if !ok {
-			return w, nil
-		}
+	if !expired(*first) {
 		r := newResumed(ctx, s, key, opts)
-		if expired(first) {
-			w.Stop()
-			go r.resume()
-		} else {
-			go r.follow(first, w)
-		}
+		go r.follow(first, w)
 		return r, nil
-	default:
+	}
+	w.Stop()
+	if w := s.fromPast(ctx, key, opts); w != nil {
 		return w, nil
 	}
+	r := newResumed(ctx, s, key, opts)
+	go r.resume()
+	return r, nil
+}
+
+// begin is a watch of the cache, and its first event if that is there at once, as a refusal is.
+func (s *store) begin(ctx context.Context, key string, opts storage.ListOptions) (*watch.Event, watch.Interface, error) {
+	w, err := s.CacheDelegator.Watch(ctx, key, opts)
+	if err != nil {
+		return nil, nil, err
+	}
+	select {
+	case first, ok := <-w.ResultChan():
+		if ok {
+			return &first, w, nil
+		}
+	default:
+	}
+	return nil, w, nil
 }
 
 // resumes says whether a watch is to begin at a version of the past.

@@ -15,8 +15,11 @@ import (
 	"k8s.io/apiserver/pkg/storage"
 )
 
-// askEvery is how often the datastore is asked whether it has told everything.
-const askEvery = 50 * time.Millisecond
+// The datastore is asked whether it has told everything soon, and then less and less often: a question that overtakes the watch is lost.
+const (
+	askFirst = 2 * time.Millisecond
+	askEvery = 100 * time.Millisecond
+)
 
 // catchUpTime bounds how long one watch keeps others waiting: a reader that is slower begins again where it is then.
 const catchUpTime = time.Minute
@@ -59,12 +62,35 @@ func (r *resumed) sendWithin(ctx context.Context, e watch.Event) bool {
 }
 
 // follow passes on what a watch of the cache tells, after its first event.
-func (r *resumed) follow(first watch.Event, w watch.Interface) {
-	defer close(r.out)
-	defer r.cancel()
-	if r.send(first) {
-		r.pass(w)
+func (r *resumed) follow(first *watch.Event, w watch.Interface) {
+	defer r.end()
+	r.send(*first)
+	r.pass(w)
+}
+
+// replay tells what was missed, and then what a watch of the cache tells, whose first event may have been taken.
+func (r *resumed) replay(missed []event, first *watch.Event, w watch.Interface) {
+	for _, e := range missed {
+		if !r.send(e.Event) {
+			break
+		}
 	}
+	switch {
+	case first != nil && !expired(*first):
+		r.follow(first, w)
+	case first != nil:
+		w.Stop()
+		r.resume()
+	case r.pass(w):
+		r.resume()
+	default:
+		r.end()
+	}
+}
+
+func (r *resumed) end() {
+	r.cancel()
+	close(r.out)
 }
 
 // pass passes a watch on, until it or the reader ends. It stops before a first event that says that the version is too old, and returns true.
@@ -87,8 +113,7 @@ func (r *resumed) pass(w watch.Interface) (tooOld bool) {
 
 // resume tells what happened from the version on.
 func (r *resumed) resume() {
-	defer close(r.out)
-	defer r.cancel()
+	defer r.end()
 	for range maxRounds {
 		version, err := r.catchUp()
 		if err != nil {
@@ -136,48 +161,55 @@ func (r *resumed) catchUp() (string, error) {
 		return "", err
 	}
 	defer release()
-	// Watches with the same metadata share a stream, and progress is told to all of a stream: this one has its own.
-	ctx, cancel := context.WithTimeout(metadata.NewOutgoingContext(r.ctx, metadata.Pairs("history", rand.String(16))), catchUpTime)
+	ctx, cancel := context.WithTimeout(r.ctx, catchUpTime)
 	defer cancel()
-	opts := r.opts
-	opts.ProgressNotify = true
-	w, err := raw.Watch(ctx, r.key, opts)
-	if err != nil {
+	bookmark, err := readUntilNow(ctx, raw, r.key, r.opts, func(e watch.Event) bool { return r.sendWithin(ctx, e) && e.Type != watch.Error })
+	if err != nil || bookmark == nil {
 		return "", err
 	}
-	defer w.Stop()
-	ask := time.NewTicker(askEvery)
-	defer ask.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return "", nil
-		case <-ask.C:
-			if err := raw.RequestWatchProgress(ctx); err != nil {
-				return "", err
-			}
-		case e, ok := <-w.ResultChan():
-			if !ok {
-				return "", nil
-			}
-			if e.Type == watch.Bookmark {
-				return r.caughtUp(raw, e)
-			}
-			if !r.sendWithin(ctx, e) || e.Type == watch.Error {
-				return "", nil
-			}
-		}
-	}
-}
-
-// caughtUp tells the reader how far it is, if it wants to know.
-func (r *resumed) caughtUp(raw storage.Interface, bookmark watch.Event) (string, error) {
 	version, err := raw.Versioner().ObjectResourceVersion(bookmark.Object)
 	if err != nil {
 		return "", err
 	}
-	if r.opts.Predicate.AllowWatchBookmarks && !r.send(bookmark) {
+	if r.opts.Predicate.AllowWatchBookmarks && !r.send(*bookmark) { // the reader may want to know
 		return "", nil
 	}
 	return strconv.FormatUint(version, 10), nil
+}
+
+// readUntilNow has a function take what happened from a version until now, and returns a bookmark that says when that is, or nil when the function
+// wants no more or ctx has ended.
+func readUntilNow(ctx context.Context, raw storage.Interface, key string, opts storage.ListOptions, take func(watch.Event) bool) (*watch.Event, error) {
+	// Watches with the same metadata share a stream, and progress is told to all of a stream: this one has its own.
+	ctx = metadata.NewOutgoingContext(ctx, metadata.Pairs("history", rand.String(16)))
+	opts.ProgressNotify = true
+	w, err := raw.Watch(ctx, key, opts)
+	if err != nil {
+		return nil, err
+	}
+	defer w.Stop()
+	pause := askFirst
+	ask := time.NewTimer(pause)
+	defer ask.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, nil
+		case <-ask.C:
+			if err := raw.RequestWatchProgress(ctx); err != nil {
+				return nil, err
+			}
+			pause = min(2*pause, askEvery)
+			ask.Reset(pause)
+		case e, ok := <-w.ResultChan():
+			switch {
+			case !ok:
+				return nil, nil
+			case e.Type == watch.Bookmark:
+				return &e, nil
+			case !take(e):
+				return nil, nil
+			}
+		}
+	}
 }
