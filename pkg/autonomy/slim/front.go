@@ -1,11 +1,14 @@
 package slim
 
 import (
+	"bytes"
+	"io"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/klauspost/compress/flate"
+	"k8s.io/apiserver/pkg/server/routine"
 
 	"github.com/kedge-io/kedge/pkg/autonomy/object"
 )
@@ -13,8 +16,9 @@ import (
 const (
 	// dictionary is how much of what was sent before helps to compress what comes.
 	dictionary = 8 << 10
-	// block is how much of an answer that is no watch is compressed at once.
+	// block is how much of an answer that is no watch is compressed at once, and batch how many bytes of events that come together.
 	block = 64 << 10
+	batch = 16 << 10
 )
 
 // Front answers requests in slim form for those who ask for it.
@@ -28,8 +32,34 @@ func Front(api http.Handler) http.Handler {
 		r.Header.Del("Accept-Encoding") // or parts of it would be compressed twice
 		s := &sender{ResponseWriter: w, watch: r.URL.Query().Get("watch") == "true", due: time.Now().Add(first), every: every}
 		defer s.end()
+		if s.watch {
+			serveWatch(api, s, r)
+			return
+		}
 		api.ServeHTTP(s, r)
 	})
+}
+
+// serveWatch has a watch wait for events here, and not at the end of all that it takes to begin one: that needs a large stack, and a site with
+// many nodes has thousands of watches. The API server knows how to leave the rest to a task.
+func serveWatch(api http.Handler, w http.ResponseWriter, r *http.Request) {
+	var rest routine.Task
+	begun := make(chan any, 1)
+	go func() {
+		defer close(begun)
+		defer func() {
+			if p := recover(); p != nil {
+				begun <- p
+			}
+		}()
+		api.ServeHTTP(w, r.WithContext(routine.WithTask(r.Context(), &rest)))
+	}()
+	if p, failed := <-begun; failed {
+		panic(p) // in the goroutine whose panics the HTTP server expects
+	}
+	if rest.Func != nil {
+		rest.Func()
+	}
 }
 
 // sender writes one answer.
@@ -43,6 +73,7 @@ type sender struct {
 	proto   bool
 	raw     bool   // the rest of a watch is not split into events any more
 	waiting []byte // an event that is not complete, or a block that is not full
+	ready   []byte // events that are not sent yet
 	before  []byte // the end of what was sent
 	written bool   // something was sent since the last flush
 }
@@ -103,42 +134,76 @@ func (s *sender) events() error {
 		}
 		if n < 0 {
 			s.raw = true
-			rest := s.waiting
+			s.ready = append(s.ready, s.waiting...)
 			s.waiting = nil
-			return s.send(rest, false)
+			return s.sendReady()
 		}
 		e, progress := slim(s.waiting[:n], s.proto)
 		if now := time.Now(); !progress || !now.Before(s.due) {
 			if progress {
 				s.due = now.Add(s.every)
 			}
-			if err := s.send(e, false); err != nil {
-				return err
-			}
+			s.ready = append(s.ready, e...)
 		}
 		if s.waiting = s.waiting[n:]; len(s.waiting) == 0 {
 			s.waiting = nil // events are rare, and their memory is free meanwhile
 		}
+		if len(s.ready) >= batch {
+			if err := s.sendReady(); err != nil {
+				return err
+			}
+		}
 	}
+}
+
+// sendReady sends the events that are not sent yet.
+func (s *sender) sendReady() error {
+	p := s.ready
+	s.ready = nil
+	if len(p) == 0 {
+		return nil
+	}
+	return s.send(p, false)
 }
 
 // send compresses and writes.
 func (s *sender) send(p []byte, last bool) error {
-	if err := flate.StatelessDeflate(s.ResponseWriter, p, last, s.before); err != nil {
+	if err := deflate(s.ResponseWriter, p, last, s.before); err != nil {
 		return err
 	}
-	s.before = append(s.before, p...)
-	if more := len(s.before) - dictionary; more > 0 {
-		s.before = append(make([]byte, 0, dictionary), s.before[more:]...)
-	}
+	s.remember(p)
 	s.written = true
 	return nil
+}
+
+// remember keeps the end of what was sent.
+func (s *sender) remember(p []byte) {
+	p = p[max(0, len(p)-dictionary):]
+	if s.before == nil && len(p) > 0 {
+		s.before = make([]byte, 0, dictionary)
+	}
+	if more := len(s.before) + len(p) - dictionary; more > 0 {
+		s.before = s.before[:copy(s.before, s.before[more:])]
+	}
+	s.before = append(s.before, p...)
+}
+
+// deflate compresses in a goroutine of its own: that takes a large stack, which one that waits for the next event would keep.
+func deflate(w io.Writer, p []byte, last bool, before []byte) error {
+	var out bytes.Buffer
+	done := make(chan error)
+	go func() { done <- flate.StatelessDeflate(&out, p, last, before) }()
+	if err := <-done; err != nil {
+		return err
+	}
+	_, err := w.Write(out.Bytes())
+	return err
 }
 
 // Flush implements http.Flusher. What waits for its end stays.
 func (s *sender) Flush() {
 	s.WriteHeader(http.StatusOK)
-	if !s.written {
+	if s.sendReady() != nil || !s.written { // the next write fails
 		return
 	}
 	s.written = false
@@ -147,7 +212,7 @@ func (s *sender) Flush() {
 
 // end sends what is left.
 func (s *sender) end() {
-	if s.slim && s.decided {
+	if s.slim && s.decided && s.sendReady() == nil {
 		_ = s.send(s.waiting, true) // the client may be gone
 	}
 }
