@@ -50,9 +50,12 @@ func (*Tuner) Ready(context.Context) error { return nil }
 func (t *Tuner) Run(ctx context.Context) error {
 	tick := time.NewTicker(t.cfg.Interval)
 	defer tick.Stop()
-	percent := 100
+	percent := t.cfg.Idle
 	var trimmed time.Time
 	fixed := os.Getenv("GOGC") != ""
+	if !fixed {
+		debug.SetGCPercent(percent) // starting is over; a burst of work that comes now would double what it holds
+	}
 	var before *usage // nothing at first: what starting cost says nothing about running
 	for {
 		select {
