@@ -20,6 +20,7 @@ import (
 	"k8s.io/apiserver/pkg/util/webhook"
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 
+	"github.com/kedge-io/kedge/pkg/controlplane/backend"
 	"github.com/kedge-io/kedge/pkg/controlplane/evictions"
 	"github.com/kedge-io/kedge/pkg/controlplane/history"
 	"github.com/kedge-io/kedge/pkg/controlplane/kinds"
@@ -69,6 +70,7 @@ type APIServer struct {
 	opts    apioptions.CompletedOptions
 	options *apioptions.ServerRunOptions
 	probe   *probe
+	backend *backend.Backend // while it runs
 }
 
 // NewAPIServer parses and checks the arguments of kube-apiserver; it starts nothing.
@@ -104,6 +106,10 @@ func (a *APIServer) Run(ctx context.Context) error {
 		return fmt.Errorf("check options: %w", utilerrors.NewAggregate(errs))
 	}
 	a.opts = opts
+	if a.backend, err = backend.New(opts.Etcd); err != nil {
+		return fmt.Errorf("prepare the datastore's connection: %w", err)
+	}
+	defer a.backend.Close()
 	config, err := a.config()
 	if err != nil {
 		return err
@@ -161,7 +167,8 @@ func (a *APIServer) config() (*apiapp.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build generic configuration: %w", err)
 	}
-	generic.RESTOptionsGetter = history.Keep(generic.RESTOptionsGetter)
+	openapi.Operations(generic)
+	generic.RESTOptionsGetter = history.Keep(a.backend.Share(generic.RESTOptionsGetter))
 	if a.Dial != nil {
 		generic.EgressSelector = egressselector.NewEgressSelectorWithMap(map[egressselector.EgressType]utilnet.DialFunc{
 			egressselector.Cluster: utilnet.DialFunc(a.Dial),
@@ -179,7 +186,7 @@ func (a *APIServer) config() (*apiapp.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build extensions configuration: %w", err)
 	}
-	c.ApiExtensions.ExtraConfig.CRDRESTOptionsGetter = history.Keep(c.ApiExtensions.ExtraConfig.CRDRESTOptionsGetter)
+	c.ApiExtensions.ExtraConfig.CRDRESTOptionsGetter = history.Keep(a.backend.Share(c.ApiExtensions.ExtraConfig.CRDRESTOptionsGetter))
 	c.Aggregator, err = controlplaneapiserver.CreateAggregatorConfig(*cp.Generic, a.opts.CompletedOptions, cp.VersionedInformers, resolver,
 		cp.ProxyTransport, cp.Extra.PeerProxy, initializers)
 	if err != nil {

@@ -51,6 +51,7 @@ feature     pkg/autonomy/health/gossip
 feature/8   pkg/autonomy/health/note
 feature/9   pkg/autonomy/health/verdict
 feature     pkg/controlplane
+feature/1   pkg/controlplane/backend
 feature/1   pkg/controlplane/evictions
 feature/1   pkg/controlplane/history
 feature/1   pkg/controlplane/openapi

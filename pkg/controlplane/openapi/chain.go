@@ -5,8 +5,11 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/emicklei/go-restful/v3"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/kube-openapi/pkg/common"
+	"k8s.io/kube-openapi/pkg/common/restfuladapter"
 )
 
 // Serve serves the OpenAPI of the built-in groups and of custom resources, built on demand. front is the first server of the chain,
@@ -45,6 +48,24 @@ func Serve(front *genericapiserver.GenericAPIServer, cfg *genericapiserver.Confi
 		documented.Container, documented.V2, documented.Custom = extensions.Handler.GoRestfulContainer, nil, custom
 		Replace(documented, extensions.Handler.NonGoRestfulMux)
 	}, nil
+}
+
+// Operations names the operations of both versions as upstream does. Left to itself, upstream's builder sets these functions when it first builds
+// a document, and with them keeps all definitions that it read for that, as long as cfg lives. It is to be called before anything is built.
+func Operations(cfg *genericapiserver.Config) {
+	cfg.OpenAPIConfig.GetOperationIDAndTagsFromRoute = fromRoute(cfg.OpenAPIConfig.GetOperationIDAndTags)
+	cfg.OpenAPIV3Config.GetOperationIDAndTagsFromRoute = fromRoute(cfg.OpenAPIV3Config.GetOperationIDAndTags)
+}
+
+// fromRoute is name for a route of go-restful behind the builder's own type.
+func fromRoute(name func(*restful.Route) (string, []string, error)) func(common.Route) (string, []string, error) {
+	return func(r common.Route) (string, []string, error) {
+		adapted, ok := r.(*restfuladapter.RouteAdapter)
+		if !ok {
+			return "", nil, fmt.Errorf("%T is not a route of go-restful", r)
+		}
+		return name(adapted.Route)
+	}
 }
 
 // next is the server that s passes on to what it does not know.
