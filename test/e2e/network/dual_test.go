@@ -30,7 +30,6 @@ func families(t *testing.T, pods, services string, ips func(n *lab.Node, six str
 	s.a1.AddBusybox()
 	s.s1.Start()
 	s.s1.AwaitReady()
-	s.token = s.s1.Exec("cat", "/var/lib/kedge/server/agent-token")
 	return s
 }
 
@@ -43,7 +42,7 @@ spec: {ipFamilyPolicy: RequireDualStack, selector: {near: "yes"}, type: NodePort
 
 func TestBothFamilies(t *testing.T) {
 	s := families(t, "10.42.0.0/16,fd42::/56", "10.43.0.0/16,fd43::/112", func(n *lab.Node, six string) string { return n.IP() + "," + six })
-	s.a1.SetRole(lab.Agent("--server", s.s1.URL(), "--token", s.token, "--node-ip", s.a1.IP()+",fd00:20::12"))
+	s.a1.SetRole(lab.Agent("--server", s.s1.URL(), "--token", s.s1.AgentToken(), "--node-ip", s.a1.IP()+",fd00:20::12"))
 	s.a1.Start()
 	s.s1.AwaitNodes("s1", "a1")
 	s.web("s1", "a1")
@@ -83,7 +82,7 @@ func TestBothFamilies(t *testing.T) {
 
 func TestIPv6Only(t *testing.T) {
 	s := families(t, "fd42::/56", "fd43::/112", func(_ *lab.Node, six string) string { return six })
-	s.a1.SetRole(lab.Agent("--server", "https://[fd00:20::11]:6443", "--token", s.token, "--node-ip", "fd00:20::12"))
+	s.a1.SetRole(lab.Agent("--server", "https://[fd00:20::11]:6443", "--token", s.s1.AgentToken(), "--node-ip", "fd00:20::12"))
 	s.a1.Start()
 	s.s1.AwaitNodes("s1", "a1")
 	s.web("s1", "a1")

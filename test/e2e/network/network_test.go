@@ -17,7 +17,6 @@ type scene struct {
 	lab            *lab.Lab
 	s1, a1, o1, f1 *lab.Node
 	office, farm   *lab.Site
-	token          string
 	pods           map[string]string // addresses, by node
 }
 
@@ -281,7 +280,7 @@ func prefix(address string) string { return address[:strings.LastIndex(address, 
 
 func TestPodsOfOneNetworkWithoutWrapping(t *testing.T) {
 	s := newScene(t, "--flannel-backend", "host-gw")
-	s.a1.SetRole(lab.Agent("--server", s.s1.URL(), "--token", s.token, "--node-external-ip", "198.51.100.7"))
+	s.a1.SetRole(lab.Agent("--server", s.s1.URL(), "--token", s.s1.AgentToken(), "--node-external-ip", "198.51.100.7"))
 	s.a1.Start()
 	s.o1.Start()
 	s.s1.AwaitNodes("s1", "a1", "o1")
