@@ -164,9 +164,6 @@ func (f TokenFiles) server() string { return filepath.Join(f.dir, "token") }
 func (f TokenFiles) node() string   { return filepath.Join(f.dir, "node-token") }
 func (f TokenFiles) agent() string  { return filepath.Join(f.dir, "agent-token") }
 
-// NodeToken is the file whose content an operator gives to a new node.
-func (f TokenFiles) NodeToken() string { return f.node() }
-
 // Ensure writes the token files: with the secrets of the settings where they are given, else with what is there, else with new
 // ones. caPEM is the server's authority.
 func (f TokenFiles) Ensure(caPEM []byte, serverToken, agentToken string) error {

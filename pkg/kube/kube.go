@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/kedge-io/kedge/pkg/apis/addons/v1alpha1"
-	"k8s.io/apimachinery/pkg/runtime"
-	clientscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
@@ -24,15 +21,4 @@ func Config(kubeconfig, part string) (*rest.Config, error) {
 	cfg.UserAgent = "kedge/" + strings.TrimSpace(part)
 	cfg.WarningHandler = rest.NoWarnings{}
 	return cfg, nil
-}
-
-// NewScheme returns a scheme with the built-in kinds of Kubernetes and kedge's own.
-func NewScheme() (*runtime.Scheme, error) {
-	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientscheme.AddToScheme, v1alpha1.AddToScheme} {
-		if err := add(scheme); err != nil {
-			return nil, fmt.Errorf("build scheme: %w", err)
-		}
-	}
-	return scheme, nil
 }

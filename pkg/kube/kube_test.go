@@ -12,8 +12,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/kedge-io/kedge/pkg/apis/addons/v1alpha1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -89,15 +87,5 @@ func TestConfig(t *testing.T) {
 	// Files, not their content: client-go reloads them when certificates are renewed.
 	if cfg.CertFile != cert || cfg.CertData != nil || cfg.QPS >= 0 || cfg.UserAgent != "kedge/addons" {
 		t.Errorf("%+v", cfg)
-	}
-}
-
-func TestScheme(t *testing.T) {
-	scheme, err := NewScheme()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !scheme.Recognizes(corev1.SchemeGroupVersion.WithKind("Pod")) || !scheme.Recognizes(v1alpha1.GroupVersion().WithKind(v1alpha1.Kind)) {
-		t.Error("a kind is missing")
 	}
 }

@@ -184,6 +184,3 @@ func (p *Payload) SearchPath(host string) string {
 func (p *Payload) PauseImage() (ref, archivePath string) {
 	return p.manifest.Pause, filepath.Join(p.dir, "images", "pause.tar")
 }
-
-// Hash identifies the contents of the payload.
-func (p *Payload) Hash() string { return p.manifest.Hash }

@@ -75,7 +75,7 @@ func TestEnsureUnpacksOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := filepath.Join(data, "data", p.Hash(), "bin", "runc"); path != want {
+	if want := filepath.Join(data, "data", p.manifest.Hash, "bin", "runc"); path != want {
 		t.Errorf("path of runc is %s, want %s", path, want)
 	}
 	if got := read(t, path); got != "runc one" {

@@ -4,7 +4,6 @@ package v1alpha1
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -40,13 +39,6 @@ func GroupVersion() schema.GroupVersion { return schema.GroupVersion{Group: Grou
 // GroupVersionResource is what a dynamic client needs to reach AddOns.
 func GroupVersionResource() schema.GroupVersionResource {
 	return GroupVersion().WithResource(Resource)
-}
-
-// AddToScheme registers the kinds of this package.
-func AddToScheme(scheme *runtime.Scheme) error {
-	scheme.AddKnownTypes(GroupVersion(), &AddOn{}, &AddOnList{})
-	metav1.AddToGroupVersion(scheme, GroupVersion())
-	return nil
 }
 
 // AddOn is the record of one manifest file. kedge writes it whole; there is no status subresource, so that what was
@@ -87,12 +79,4 @@ type ObjectRef struct {
 	Kind       string `json:"kind"`
 	Namespace  string `json:"namespace,omitempty"`
 	Name       string `json:"name"`
-}
-
-// AddOnList is a list of AddOns.
-type AddOnList struct {
-	metav1.TypeMeta `json:",inline"`
-	metav1.ListMeta `json:"metadata,omitempty"`
-
-	Items []AddOn `json:"items"`
 }

@@ -6,40 +6,28 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 )
 
 func TestDeepCopySharesNothing(t *testing.T) {
-	fresh := func() *AddOnList {
-		return &AddOnList{ListMeta: metav1.ListMeta{ResourceVersion: "7"}, Items: []AddOn{{
+	fresh := func() *AddOn {
+		return &AddOn{
 			TypeMeta:   metav1.TypeMeta{Kind: Kind},
 			ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"k": "v"}},
 			Spec:       AddOnSpec{Source: "a.yaml", Server: "s", Packaged: true},
 			Status: AddOnStatus{Checksum: "c", Kinds: []string{"v1/ConfigMap"}, Objects: []ObjectRef{{Name: "o"}},
 				Conditions: []metav1.Condition{{Type: ConditionReady, LastTransitionTime: metav1.Unix(7, 0)}}},
-		}}}
+		}
 	}
 	original := fresh()
-	copied := original.DeepCopyObject().(*AddOnList)
+	copied := original.DeepCopyObject().(*AddOn)
 	if !reflect.DeepEqual(original, copied) {
 		t.Errorf("%+v is not %+v", copied, original)
 	}
-	item := &copied.Items[0]
-	item.Labels["k"], item.Status.Kinds[0], item.Status.Objects[0].Name, item.Status.Conditions[0].LastTransitionTime = "x", "x", "x", metav1.NewTime(time.Now())
+	copied.Labels["k"], copied.Status.Kinds[0], copied.Status.Objects[0].Name, copied.Status.Conditions[0].LastTransitionTime = "x", "x", "x", metav1.NewTime(time.Now())
 	if !reflect.DeepEqual(original, fresh()) {
 		t.Errorf("the original changed with its copy: %+v", original)
 	}
-	if (*AddOn)(nil).DeepCopyObject() != nil || (*AddOnList)(nil).DeepCopyObject() != nil {
+	if (*AddOn)(nil).DeepCopyObject() != nil {
 		t.Error("a copy of nothing is something")
-	}
-}
-
-func TestScheme(t *testing.T) {
-	scheme := runtime.NewScheme()
-	if err := AddToScheme(scheme); err != nil {
-		t.Fatal(err)
-	}
-	if !scheme.Recognizes(GroupVersion().WithKind(Kind)) {
-		t.Error("the scheme does not know AddOn")
 	}
 }

@@ -29,16 +29,3 @@ func (a *AddOn) DeepCopyObject() runtime.Object {
 	}
 	return a.DeepCopy()
 }
-
-// DeepCopyObject implements runtime.Object.
-func (l *AddOnList) DeepCopyObject() runtime.Object {
-	if l == nil {
-		return nil
-	}
-	out := &AddOnList{TypeMeta: l.TypeMeta}
-	l.ListMeta.DeepCopyInto(&out.ListMeta)
-	for i := range l.Items {
-		out.Items = append(out.Items, *l.Items[i].DeepCopy())
-	}
-	return out
-}
