@@ -20,6 +20,7 @@ import (
 	"github.com/gorilla/websocket"
 	"github.com/rancher/remotedialer"
 
+	"github.com/kedge-io/kedge/pkg/resume"
 	"github.com/kedge-io/kedge/pkg/tunnel/wire"
 )
 
@@ -54,7 +55,8 @@ type AgentConfig struct {
 
 // Agent is the node's end: a component that keeps one session with each server.
 type Agent struct {
-	cfg AgentConfig
+	cfg      AgentConfig
+	sessions resume.Client
 
 	mu        sync.Mutex
 	connected map[string]string // by server URL, the URL that the server gives itself
@@ -294,13 +296,16 @@ func (a *Agent) connect(ctx context.Context, server string, ledger *wire.Ledger)
 	}
 	settings = settings.Clone()
 	settings.NextProtos = []string{"http/1.1"}
+	if settings.ServerName == "" {
+		settings.ServerName = u.Hostname()
+	}
 	dialer := websocket.Dialer{
 		HandshakeTimeout: handshake,
 		WriteBufferSize:  chunk + 1024, // a message goes out as one frame
 		NetDialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			// Our own pings take the place of TCP's, which are far more frequent.
-			d := tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout, KeepAlive: -1}, Config: settings}
-			c, err := d.DialContext(ctx, network, address)
+			d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
+			c, err := a.sessions.Handshake(ctx, func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, network, address) }, settings)
 			if err != nil {
 				return nil, err
 			}

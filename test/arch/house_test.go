@@ -24,7 +24,6 @@ leaf        pkg/apis/superedge/v1
 leaf        pkg/version
 foundation  pkg/boltfile
 foundation  pkg/certs
-foundation/1 pkg/certs/resume
 foundation  pkg/check
 foundation  pkg/conversion
 foundation  pkg/dropin
@@ -34,6 +33,7 @@ foundation  pkg/logs
 foundation  pkg/memory
 foundation  pkg/payload
 foundation  pkg/peers
+foundation  pkg/resume
 foundation  pkg/supervisor
 feature     pkg/addons
 feature/1   pkg/addons/manifest

@@ -2,6 +2,8 @@ package link
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -20,6 +22,9 @@ type Traffic struct {
 	Requests    int64 `json:"requests"`
 }
 
+// handshakeTime bounds the opening of a connection.
+const handshakeTime = 15 * time.Second
+
 // account counts. It is safe for concurrent use.
 type account struct {
 	sent, received, connections, requests atomic.Int64
@@ -31,20 +36,45 @@ func (l *Link) Traffic() Traffic {
 	return Traffic{Sent: a.sent.Load(), Received: a.received.Load(), Connections: a.connections.Load(), Requests: a.requests.Load()}
 }
 
-// dial opens a connection to the server that is counted. Whether it is dead is found out by the tunnel, not by TCP.
-func (l *Link) dial(ctx context.Context, network, address string) (net.Conn, error) {
+// secure opens a connection to the server that is counted, and ends with its epoch.
+func (l *Link) secure(ctx context.Context, e *epoch, settings *tls.Config, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
+	defer cancel()
+	stop := context.AfterFunc(e.ctx, cancel)
+	defer stop()
+	c, err := l.sessions.Handshake(ctx, func(ctx context.Context) (net.Conn, error) { return l.dial(ctx, e, network, address) }, settings)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil // and not a nil of another type
+}
+
+// dial opens a connection. Whether it is dead is found out by the tunnel, not by TCP.
+func (l *Link) dial(ctx context.Context, e *epoch, network, address string) (net.Conn, error) {
 	c, err := (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: -1}).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
+	counting := &countedConn{Conn: c, account: &l.account, epoch: e}
+	if !e.hold(counting) {
+		_ = c.Close()
+		return nil, errors.New("the link was lost")
+	}
 	l.account.connections.Add(1)
-	return &countedConn{Conn: c, account: &l.account}, nil
+	return counting, nil
 }
 
 // countedConn counts what passes.
 type countedConn struct {
 	net.Conn
 	account *account
+	epoch   *epoch
+}
+
+// Close implements net.Conn.
+func (c *countedConn) Close() error {
+	c.epoch.release(c)
+	return c.Conn.Close()
 }
 
 // Read implements net.Conn.

@@ -10,11 +10,14 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"sync"
 	"time"
+
+	"github.com/kedge-io/kedge/pkg/resume"
 )
 
 // State says what is known about the way to the server.
@@ -33,8 +36,8 @@ func (s State) String() string { return [...]string{"starting", "up", "down"}[s]
 // Times of a link.
 const (
 	probeTimeout = 4 * time.Second
-	// doubtTimeout bounds the probe of a link that was up.
-	doubtTimeout = 3 * time.Second
+	// checkTimeout and doubtTimeout bound the probes of a link that was up: on its connection, and on a new one.
+	checkTimeout, doubtTimeout = 1500 * time.Millisecond, 3 * time.Second
 	// longestPause is between probes after a long outage.
 	longestPause = 2 * time.Second
 	// startPause is between probes while everything waits for a server that starts.
@@ -67,21 +70,15 @@ type Link struct {
 	server  *url.URL
 	doubt   chan struct{}
 	account account
-	probing sync.Mutex // held during the one probe of a search
+	// sessions make all connections but the first ones cheap.
+	sessions resume.Client
+	probing  sync.Mutex // held during the one probe of a search
 
 	mu      sync.Mutex
 	state   State
 	since   time.Time
 	changed chan struct{}
 	epoch   *epoch
-}
-
-// epoch is the time from one loss of the link to the next; connections and requests do not outlive it.
-type epoch struct {
-	ctx    context.Context
-	cancel context.CancelFunc
-	mu     sync.Mutex
-	ways   map[way]*counted
 }
 
 type way struct {
@@ -96,11 +93,6 @@ func New(cfg Config) (*Link, error) {
 		return nil, fmt.Errorf("node API: server URL %q must look like https://127.0.0.1:6443", cfg.Server)
 	}
 	return &Link{cfg: cfg, server: u, doubt: make(chan struct{}, 1), changed: make(chan struct{}), epoch: newEpoch(), since: time.Now()}, nil
-}
-
-func newEpoch() *epoch {
-	ctx, cancel := context.WithCancel(context.Background())
-	return &epoch{ctx: ctx, cancel: cancel, ways: map[way]*counted{}}
 }
 
 // Server is the URL that requests go to.
@@ -175,7 +167,10 @@ func (l *Link) transport(e *epoch, w way) (*counted, error) {
 	if !roots.AppendCertsFromPEM(pem) {
 		return nil, fmt.Errorf("%s holds no certificate", l.cfg.CA)
 	}
-	settings := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	settings := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, ServerName: l.server.Hostname(), NextProtos: []string{"h2", "http/1.1"}}
+	if w.upgrade {
+		settings.NextProtos = []string{"http/1.1"}
+	}
 	if w.credential != (Credential{}) { // read for each connection, because certificates are renewed in place
 		settings.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			pair, err := tls.LoadX509KeyPair(w.credential.Cert, w.credential.Key)
@@ -183,10 +178,11 @@ func (l *Link) transport(e *epoch, w way) (*counted, error) {
 		}
 	}
 	t := &http.Transport{
-		TLSClientConfig: settings, ForceAttemptHTTP2: !w.upgrade, TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 90 * time.Second,
-		MaxIdleConnsPerHost: 4,
-		DialContext:         l.dial,
-		HTTP2:               &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+		ForceAttemptHTTP2: !w.upgrade, IdleConnTimeout: 90 * time.Second, MaxIdleConnsPerHost: 4,
+		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return l.secure(ctx, e, settings, network, address)
+		},
+		HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 	}
 	if w.upgrade {
 		t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
@@ -214,14 +210,24 @@ func (l *Link) Run(ctx context.Context) {
 			return
 		case <-l.doubt:
 		}
-		fresh := newEpoch()
-		err := l.probe(ctx, fresh, doubtTimeout)
-		fresh.end()
-		if err != nil && ctx.Err() == nil {
+		if err := l.check(ctx); err != nil && ctx.Err() == nil {
 			l.lose(Down)
 			l.cfg.Log.Warn("the server cannot be reached: this node works on its own", "error", err)
 		}
 	}
+}
+
+// check looks whether the server answers: on the connection that there is, which costs next to nothing, and when that is silent on a new one.
+func (l *Link) check(ctx context.Context) error {
+	l.mu.Lock()
+	e := l.epoch
+	l.mu.Unlock()
+	if l.probe(ctx, e, checkTimeout) == nil {
+		return nil
+	}
+	fresh := newEpoch()
+	defer fresh.end()
+	return l.probe(ctx, fresh, doubtTimeout)
 }
 
 // search probes until the server answers. Attempts overlap: one that began before the link came back would hold up the next.
@@ -266,7 +272,7 @@ func (l *Link) attempt(ctx context.Context) (found bool) {
 		defer l.probing.Unlock()
 	}
 	e := newEpoch()
-	if ctx.Err() != nil || l.probe(ctx, e, probeTimeout) != nil {
+	if ctx.Err() != nil || l.Up() || l.probe(ctx, e, probeTimeout) != nil { // it is up when another attempt was quicker
 		e.end()
 		return false
 	}
@@ -326,6 +332,10 @@ func (l *Link) find(e *epoch) {
 	outage := time.Since(l.since)
 	l.epoch = e
 	l.set(Up)
+	select {
+	case <-l.doubt: // about what was before
+	default:
+	}
 	l.mu.Unlock()
 	old.end()
 	if was == Down {
@@ -342,14 +352,4 @@ func (l *Link) lose(s State) {
 	}
 	l.mu.Unlock()
 	old.end()
-}
-
-// end gives up what goes on in the epoch.
-func (e *epoch) end() {
-	e.cancel()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, t := range e.ways {
-		t.CloseIdleConnections()
-	}
 }
