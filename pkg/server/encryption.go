@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/kedge-io/kedge/pkg/certs"
 	"github.com/kedge-io/kedge/pkg/config"
@@ -27,9 +29,14 @@ func NewEncryptionDesk(cfg config.Server) (*EncryptionDesk, error) {
 	endpoint := cfg.DatastoreEndpoint
 	if endpoint == "" {
 		endpoint = "unix://" + cluster.Socket
-		if _, err := os.Stat(cluster.Socket); errors.Is(err, fs.ErrNotExist) {
+		conn, err := net.DialTimeout("unix", cluster.Socket, time.Second)
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, errors.New("only root may do this: use sudo")
+		}
+		if err != nil {
 			return nil, errors.New("no server runs on this machine: start kedge first, or run this command on a server")
 		}
+		_ = conn.Close() // it was only to see whether anybody answers
 	}
 	c, err := encryptionConfig(cfg, paths, endpoint, slog.New(slog.DiscardHandler))
 	if err != nil {
