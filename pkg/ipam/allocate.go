@@ -19,7 +19,7 @@ type Request struct {
 	Interface string
 	// Sandbox is what the addresses are given to now.
 	Sandbox Sandbox
-	// Ranges are the range sets, one address of each; see Complete.
+	// Ranges are the range sets, one address of each; see complete.
 	Ranges []RangeSet
 	// PodsDir is the kubelet's directory with one directory per existing pod,
 	// named by UID. A pod without one is gone: that is how addresses are found

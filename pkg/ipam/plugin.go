@@ -68,7 +68,7 @@ func parseConf(data []byte) (*netConf, *Store, error) {
 	if !filepath.IsAbs(conf.IPAM.DataDir) {
 		return fail("ipam.dataDir %q is not an absolute path", conf.IPAM.DataDir)
 	}
-	if err := Complete(conf.IPAM.Ranges); err != nil {
+	if err := complete(conf.IPAM.Ranges); err != nil {
 		return fail("ipam.%v", err)
 	}
 	store, err := Open(StoreDir(conf.IPAM.DataDir, conf.Name))

@@ -21,8 +21,8 @@ type Range struct {
 // of each set it is configured with: two sets make a dual-stack pod.
 type RangeSet []Range
 
-// Complete fills in defaults and checks all sets. The error names the field.
-func Complete(sets []RangeSet) error {
+// complete fills in defaults and checks all sets. The error names the field.
+func complete(sets []RangeSet) error {
 	if len(sets) == 0 {
 		return fmt.Errorf("ranges is empty: give at least one subnet, as in [[{\"subnet\": \"10.42.0.0/24\"}]]")
 	}

@@ -20,7 +20,7 @@ func TestCompleteErrors(t *testing.T) {
 		"mixes IPv4 and IPv6":           {{{Subnet: prefix("10.0.0.0/24")}, {Subnet: prefix("fd00::/64")}}},
 		"overlaps":                      {{{Subnet: prefix("10.0.0.0/16")}}, {{Subnet: prefix("10.0.3.0/24")}}},
 	} {
-		if err := Complete(sets); err == nil || !strings.Contains(err.Error(), want) {
+		if err := complete(sets); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error is %v, want %q", err, want)
 		}
 	}
@@ -34,7 +34,7 @@ func TestPick(t *testing.T) {
 	six := RangeSet{{Subnet: prefix("fd00::/64")}}
 	gateway := RangeSet{{Subnet: prefix("10.0.0.0/30"), Gateway: netip.MustParseAddr("10.0.0.2")}}
 	for _, sets := range [][]RangeSet{{two}, {six}, {gateway}} {
-		if err := Complete(sets); err != nil {
+		if err := complete(sets); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -33,7 +33,7 @@ func ranges(t *testing.T, subnets ...string) []RangeSet {
 	for _, subnet := range subnets {
 		sets = append(sets, RangeSet{{Subnet: netip.MustParsePrefix(subnet)}})
 	}
-	if err := Complete(sets); err != nil {
+	if err := complete(sets); err != nil {
 		t.Fatal(err)
 	}
 	return sets

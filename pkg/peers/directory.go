@@ -132,7 +132,7 @@ func (d *Directory) reconcile(ctx context.Context, nodes, entries cache.Store) e
 		if !ok {
 			continue
 		}
-		p, err := FromNode(node)
+		p, err := fromNode(node)
 		if errors.Is(err, ErrNotAnnounced) {
 			continue
 		}

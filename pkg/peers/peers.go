@@ -87,8 +87,8 @@ func orNull(data json.RawMessage) string {
 // ErrNotAnnounced says that a node has not said yet how its pods are reached.
 var ErrNotAnnounced = errors.New("not announced yet")
 
-// FromNode reads a node's announcement; it trusts nothing in it.
-func FromNode(node *corev1.Node) (Peer, error) {
+// fromNode reads a node's announcement; it trusts nothing in it.
+func fromNode(node *corev1.Node) (Peer, error) {
 	a := node.Annotations
 	if a[annotationManaged] != "true" || a[annotationBackend] == "" || len(node.Spec.PodCIDRs) == 0 {
 		return Peer{}, ErrNotAnnounced

@@ -30,7 +30,7 @@ func TestAnnouncementsComeThrough(t *testing.T) {
 	wire.Backend, wire.Data = WireGuard, []byte(`{"PublicKey":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","Port":51820}`)
 	plain.Backend, plain.Data = HostGW, nil
 	for _, p := range []Peer{example(), dual, wire, plain} {
-		got, err := FromNode(nodeOf(p))
+		got, err := fromNode(nodeOf(p))
 		if err != nil || !got.Equal(p) {
 			t.Errorf("%+v became %+v, %v", p, got, err)
 			continue
@@ -61,17 +61,17 @@ func TestNothingOfANodeIsTrusted(t *testing.T) {
 	} {
 		n := nodeOf(example())
 		spoil(n.Annotations)
-		if p, err := FromNode(n); err == nil {
+		if p, err := fromNode(n); err == nil {
 			t.Errorf("%s: %+v", name, p)
 		}
 	}
 	n := nodeOf(example())
 	n.Annotations[annotationData] = `{"VNI":1,"VtepMAC":"12:C6:65:89:B4:E3","PostStartupCommand":"reboot"}`
-	if p, err := FromNode(n); err != nil || !p.Equal(example()) {
+	if p, err := fromNode(n); err != nil || !p.Equal(example()) {
 		t.Errorf("what does not belong there came through: %s, %v", p.Data, err)
 	}
 	n.Spec.PodCIDRs = []string{"10.42.3.0/24", "10.42.4.0/24"}
-	if p, err := FromNode(n); err == nil {
+	if p, err := fromNode(n); err == nil {
 		t.Errorf("%+v", p)
 	}
 }

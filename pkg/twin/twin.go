@@ -26,7 +26,7 @@ import (
 
 // Sockets of a node. Drivers of the family know the first.
 const (
-	FamilySocket = "/etc/kubeedge/dmi.sock"
+	familySocket = "/etc/kubeedge/dmi.sock"
 	DriverSocket = "/run/kedge/dmi.sock"
 	LocalSocket  = "/run/kedge/devices.sock"
 	// ProgramLink leads to the running kedge, for drivers in pods: its place differs between machines.
@@ -113,7 +113,7 @@ func NewNode(cfg NodeConfig) (*Node, error) {
 		return nil, err
 	}
 	link := cluster.New(cluster.Config{Hub: n.hub, Client: n.client, Log: cfg.Log})
-	drivers, err := dmi.New(dmi.Config{Hub: n.hub, Sockets: []string{DriverSocket, FamilySocket}, Log: cfg.Log})
+	drivers, err := dmi.New(dmi.Config{Hub: n.hub, Sockets: []string{DriverSocket, familySocket}, Log: cfg.Log})
 	if err != nil {
 		return nil, err
 	}

@@ -12,13 +12,13 @@ import (
 	kjson "k8s.io/apimachinery/pkg/util/json"
 )
 
-// AnnotationKept holds, as JSON, the spec of an object in the version in which it was written.
-const AnnotationKept = "grid.kedge.io/kept-spec"
+// annotationKept holds, as JSON, the spec of an object in the version in which it was written.
+const annotationKept = "grid.kedge.io/kept-spec"
 
 // maxKept bounds the annotation in bytes: all annotations of an object have 256 KiB.
 const maxKept = 128 << 10
 
-// kept is the content of AnnotationKept.
+// kept is the content of annotationKept.
 type kept struct {
 	Version string         `json:"version"`
 	Spec    map[string]any `json:"spec"`
@@ -66,7 +66,7 @@ func keep(content map[string]any, k kept) error {
 	}
 	metadata := section(content, "metadata")
 	annotations := section(metadata, "annotations")
-	annotations[AnnotationKept] = string(data)
+	annotations[annotationKept] = string(data)
 	metadata["annotations"] = annotations
 	content["metadata"] = metadata
 	return nil
@@ -76,11 +76,11 @@ func keep(content map[string]any, k kept) error {
 func takeKept(content map[string]any) kept {
 	metadata, _ := content["metadata"].(map[string]any)
 	annotations, _ := metadata["annotations"].(map[string]any)
-	text, ok := annotations[AnnotationKept].(string)
+	text, ok := annotations[annotationKept].(string)
 	if !ok {
 		return kept{}
 	}
-	delete(annotations, AnnotationKept)
+	delete(annotations, annotationKept)
 	if len(annotations) == 0 {
 		delete(metadata, "annotations")
 	}

@@ -34,7 +34,7 @@ func AppSet(obj *unstructured.Unstructured, pools map[string]Pool, known func(na
 		return nil, nil, err
 	}
 	s := &placement.Set{
-		Kind: placement.Deployment, Namespace: obj.GetNamespace(), Name: obj.GetName(), Owner: Owner(obj), Key: v1beta2.LabelPool,
+		Kind: placement.Deployment, Namespace: obj.GetNamespace(), Name: obj.GetName(), Owner: ownerOf(obj), Key: v1beta2.LabelPool,
 		Only: map[string]bool{}, Templates: map[string]placement.Template{}, ByUnit: map[string]string{},
 		Marks: map[string]string{v1beta1.LabelSet: obj.GetName()}, UnitLabel: v1beta1.LabelPoolName, UnitAnnotation: v1beta1.AnnotationPool,
 		Rollout: placement.ReadRollout(obj.GetAnnotations()),

@@ -19,8 +19,8 @@ import (
 	"github.com/kedge-io/kedge/pkg/grid/traffic"
 )
 
-// Owner is the owner reference to obj.
-func Owner(obj *unstructured.Unstructured) map[string]any {
+// ownerOf is the owner reference to obj.
+func ownerOf(obj *unstructured.Unstructured) map[string]any {
 	return map[string]any{
 		"apiVersion": obj.GetAPIVersion(), "kind": obj.GetKind(), "name": obj.GetName(), "uid": string(obj.GetUID()),
 		"controller": true, "blockOwnerDeletion": true,
@@ -34,7 +34,7 @@ func Grid(obj *unstructured.Unstructured) (*placement.Set, error) {
 		return nil, fmt.Errorf("read spec: %w", err)
 	}
 	s := &placement.Set{
-		Kind: placement.Deployment, Namespace: obj.GetNamespace(), Name: obj.GetName(), Owner: Owner(obj), Key: spec.GridUniqKey,
+		Kind: placement.Deployment, Namespace: obj.GetNamespace(), Name: obj.GetName(), Owner: ownerOf(obj), Key: spec.GridUniqKey,
 		Templates: map[string]placement.Template{}, ByUnit: map[string]string{}, Default: superedge.DefaultTemplate,
 		Marks: map[string]string{superedge.LabelGrid: obj.GetName()}, Labels: map[string]string{superedge.LabelKey: keyLabel(spec.GridUniqKey)},
 		UnitLabel: placement.LabelUnit, HashLabel: superedge.LabelTemplate, Rollout: placement.ReadRollout(obj.GetAnnotations()),
@@ -99,7 +99,7 @@ func Service(obj *unstructured.Unstructured) (*unstructured.Unstructured, error)
 			"name": obj.GetName() + superedge.ServiceSuffix, "namespace": obj.GetNamespace(),
 			"labels":          map[string]any{superedge.LabelGrid: obj.GetName(), superedge.LabelKey: keyLabel(spec.GridUniqKey)},
 			"annotations":     map[string]any{superedge.AnnotationTopology: string(keys)},
-			"ownerReferences": []any{Owner(obj)},
+			"ownerReferences": []any{ownerOf(obj)},
 		},
 	}}, nil
 }

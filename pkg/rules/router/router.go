@@ -25,8 +25,8 @@ import (
 	"github.com/kedge-io/kedge/pkg/rules/wire"
 )
 
-// Prefix is where requests for nodes begin on the shared port: /rules/<node>/<namespace>/<path>.
-const Prefix = "/rules/"
+// usersPrefix is where requests for nodes begin on the shared port: /rules/<node>/<namespace>/<path>.
+const usersPrefix = "/rules/"
 
 // Config says how servers reach the API, nodes and those who ask.
 type Config struct {
@@ -133,7 +133,7 @@ func (r *Router) serveOpen(ctx context.Context) {
 
 // Handles says whether a path of the shared port is for this handler.
 func Handles(path string) bool {
-	return strings.HasPrefix(path, Prefix) || strings.HasPrefix(path, wire.Prefix)
+	return strings.HasPrefix(path, usersPrefix) || strings.HasPrefix(path, wire.Prefix)
 }
 
 // ServeHTTP answers users and nodes.
@@ -154,7 +154,7 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	case wire.PathPlan, wire.PathMessages, wire.PathCall:
 		r.serveNode(w, q)
 	default:
-		if strings.HasPrefix(q.URL.Path, Prefix) {
+		if strings.HasPrefix(q.URL.Path, usersPrefix) {
 			r.serveUser(w, q)
 			return
 		}

@@ -98,7 +98,7 @@ func (r *Router) serveUser(w http.ResponseWriter, q *http.Request) {
 		http.Error(w, "send a token of a service account (Authorization: Bearer …) or use a client certificate", http.StatusUnauthorized)
 		return
 	}
-	route, request, rest, ok := r.find(w, strings.TrimPrefix(q.URL.Path, Prefix))
+	route, request, rest, ok := r.find(w, strings.TrimPrefix(q.URL.Path, usersPrefix))
 	if !ok {
 		return
 	}

@@ -169,17 +169,17 @@ func (h *Hub) stray(e *entry, property string) error {
 	return nil
 }
 
-// States are what a device may be.
-func States() []string { return []string{"online", "offline", "ok", "unknown", "unhealthy"} }
+// states are what a device may be.
+func states() []string { return []string{"online", "offline", "ok", "unknown", "unhealthy"} }
 
 // ReportState takes over what a driver says of a device as a whole.
 func (h *Hub) ReportState(key, state string) error {
 	known := false
-	for _, s := range States() {
+	for _, s := range states() {
 		known = known || strings.EqualFold(s, state)
 	}
 	if !known {
-		return fmt.Errorf("%w: state %q is none of %s", ErrRefused, state, strings.Join(States(), ", "))
+		return fmt.Errorf("%w: state %q is none of %s", ErrRefused, state, strings.Join(states(), ", "))
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

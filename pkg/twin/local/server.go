@@ -73,8 +73,8 @@ type Value struct {
 	Problem string    `json:"problem,omitempty"`
 }
 
-// NewValue reads the value of an API object; nil stays nil.
-func NewValue(v *v1beta1.Value) *Value {
+// newValue reads the value of an API object; nil stays nil.
+func newValue(v *v1beta1.Value) *Value {
 	if v == nil {
 		return nil
 	}
@@ -106,7 +106,7 @@ func Describe(node string, v hub.View) Device {
 		} else {
 			p.Type = t.Type
 		}
-		p.Desired, p.Observed, p.Reported, p.Pending = NewValue(t.Desired), NewValue(t.Observed), NewValue(t.Reported), t.Pending
+		p.Desired, p.Observed, p.Reported, p.Pending = newValue(t.Desired), newValue(t.Observed), newValue(t.Reported), t.Pending
 		d.Properties = append(d.Properties, p)
 	}
 	for _, p := range v.Device.Spec.Properties {

@@ -16,17 +16,17 @@ import (
 const (
 	// MaxValue is the most bytes that a value may have.
 	MaxValue = 64 << 10
-	// MaxName is the most bytes that the name of a property may have.
-	MaxName = 128
-	// MaxProperties is the most properties that a model or device may have.
-	MaxProperties = 512
+	// maxName is the most bytes that the name of a property may have.
+	maxName = 128
+	// maxProperties is the most properties that a model or device may have.
+	maxProperties = 512
 	// nanosecondTrap is the cycle from which on somebody meant nanoseconds: 10^9 ms are eleven days.
 	nanosecondTrap = 1_000_000_000
 )
 
 // Value says why text is no value of the property, or nil. Numbers must lie within minimum and maximum.
 func Value(p v1beta1.ModelProperty, text string) error {
-	if err := Text(text); err != nil {
+	if err := checkText(text); err != nil {
 		return err
 	}
 	switch strings.ToUpper(p.Type) {
@@ -66,8 +66,8 @@ func within(p v1beta1.ModelProperty, f float64, text string) error {
 	return nil
 }
 
-// Text says why text cannot be a value of any type, or nil.
-func Text(text string) error {
+// checkText says why text cannot be a value of any type, or nil.
+func checkText(text string) error {
 	if len(text) > MaxValue {
 		return fmt.Errorf("the value has %d bytes, more than %d", len(text), MaxValue)
 	}
@@ -109,8 +109,8 @@ func Property(m *v1beta1.DeviceModel, name string) (v1beta1.ModelProperty, bool)
 
 // Name says why s cannot name a property, or nil: it is part of topics and addresses.
 func Name(s string) error {
-	if s == "" || len(s) > MaxName || !utf8.ValidString(s) || strings.ContainsAny(s, "+#\x00\n") {
-		return fmt.Errorf("%q cannot be the name of a property: want 1 to %d characters, and none of + # or a line end", clip(s), MaxName)
+	if s == "" || len(s) > maxName || !utf8.ValidString(s) || strings.ContainsAny(s, "+#\x00\n") {
+		return fmt.Errorf("%q cannot be the name of a property: want 1 to %d characters, and none of + # or a line end", clip(s), maxName)
 	}
 	return nil
 }

@@ -28,8 +28,8 @@ func (ps *problems) add(field, format string, args ...any) {
 func CheckModel(m *v1beta1.DeviceModel) []Problem {
 	var ps problems
 	seen := map[string]bool{}
-	if len(m.Spec.Properties) > MaxProperties {
-		ps.add("spec.properties", "there are %d, more than %d", len(m.Spec.Properties), MaxProperties)
+	if len(m.Spec.Properties) > maxProperties {
+		ps.add("spec.properties", "there are %d, more than %d", len(m.Spec.Properties), maxProperties)
 		return ps
 	}
 	types := []string{v1beta1.TypeInt, v1beta1.TypeFloat, v1beta1.TypeDouble, v1beta1.TypeString, v1beta1.TypeBoolean, v1beta1.TypeBytes, v1beta1.TypeStream}
@@ -78,8 +78,8 @@ func CheckDevice(d *v1beta1.Device, m *v1beta1.DeviceModel) []Problem {
 		ps.add("spec.deviceModelRef.name", "there is no DeviceModel %q in namespace %q: create it first", d.Spec.DeviceModelRef.Name, d.Namespace)
 		return ps
 	}
-	if len(d.Spec.Properties) > MaxProperties {
-		ps.add("spec.properties", "there are %d, more than %d", len(d.Spec.Properties), MaxProperties)
+	if len(d.Spec.Properties) > maxProperties {
+		ps.add("spec.properties", "there are %d, more than %d", len(d.Spec.Properties), maxProperties)
 		return ps
 	}
 	seen := map[string]bool{}

@@ -27,13 +27,13 @@ func FromDevice(d *dmi.Device) (*v1beta1.Device, v1beta1.Status, error) {
 	out.Name, out.Namespace = d.GetName(), d.GetNamespace()
 	spec := d.GetSpec()
 	out.Spec.DeviceModelRef = &v1beta1.ModelRef{Name: spec.GetDeviceModelReference()}
-	config, err := ConfigData(spec.GetProtocol().GetConfigData())
+	config, err := unpack(spec.GetProtocol().GetConfigData())
 	if err != nil {
 		return nil, status, fmt.Errorf("protocol: %w", err)
 	}
 	out.Spec.Protocol = v1beta1.ProtocolConfig{ProtocolName: spec.GetProtocol().GetProtocolName(), ConfigData: config}
 	for _, p := range spec.GetProperties() {
-		config, err := ConfigData(p.GetVisitors().GetConfigData())
+		config, err := unpack(p.GetVisitors().GetConfigData())
 		if err != nil {
 			return nil, status, fmt.Errorf("property %s: %w", p.GetName(), err)
 		}

@@ -121,8 +121,8 @@ func wrap(v any) (proto.Message, error) {
 	return wrapperspb.String(string(text)), nil
 }
 
-// ConfigData reads what pack wrote, and what others write.
-func ConfigData(c *dmi.CustomizedValue) (v1beta1.ConfigData, error) {
+// unpack reads what pack wrote, and what others write.
+func unpack(c *dmi.CustomizedValue) (v1beta1.ConfigData, error) {
 	out := v1beta1.ConfigData{}
 	for name, packed := range c.GetData() {
 		m, err := packed.UnmarshalNew()

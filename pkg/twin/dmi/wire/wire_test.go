@@ -48,7 +48,7 @@ func TestNumbersArriveAsTheyWereWritten(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if back, err := ConfigData(c); err != nil || back["scale"] != want {
+		if back, err := unpack(c); err != nil || back["scale"] != want {
 			t.Errorf("%v arrives as %v, %v", want, back, err)
 		}
 	}
@@ -64,7 +64,7 @@ func TestOnlyWhatDriversRead(t *testing.T) {
 			t.Errorf("%s travels as %s", name, got)
 		}
 	}
-	if back, err := ConfigData(c); err != nil || back["list"] != `[1,"a"]` || back["whole"] != int64(3) {
+	if back, err := unpack(c); err != nil || back["list"] != `[1,"a"]` || back["whole"] != int64(3) {
 		t.Errorf("%v, %v", back, err)
 	}
 }

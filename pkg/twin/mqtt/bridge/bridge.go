@@ -62,8 +62,8 @@ type Bridge struct {
 	order [][32]byte
 }
 
-// Check says what is wrong with the address of a broker.
-func Check(broker string) error {
+// check says what is wrong with the address of a broker.
+func check(broker string) error {
 	u, err := url.Parse(broker)
 	if err != nil || u.Scheme != "tcp" && u.Scheme != "ssl" || u.Hostname() == "" || u.Port() == "" || strings.Trim(u.Path, "/") != "" {
 		return fmt.Errorf("%q is not of the form tcp://HOST:PORT or ssl://HOST:PORT", broker)
@@ -76,7 +76,7 @@ func Check(broker string) error {
 
 // New connects nothing.
 func New(cfg Config) (*Bridge, error) {
-	if err := Check(cfg.Broker); err != nil {
+	if err := check(cfg.Broker); err != nil {
 		return nil, fmt.Errorf("existing broker: %w", err)
 	}
 	if cfg.QoS > 2 {

@@ -20,8 +20,8 @@ import (
 	"time"
 )
 
-// DefaultListen is where the bus listens when nothing is said: on this machine only.
-const DefaultListen = "127.0.0.1:1883"
+// defaultListen is where the bus listens when nothing is said: on this machine only.
+const defaultListen = "127.0.0.1:1883"
 
 // maxClients bounds the file.
 const maxClients = 4096
@@ -58,7 +58,7 @@ func (s Settings) Addresses() []string {
 	case s.Listen != "":
 		return []string{s.Listen}
 	}
-	return []string{DefaultListen}
+	return []string{defaultListen}
 }
 
 // All are the clients that the operator added on the node, then those of the credentials file.

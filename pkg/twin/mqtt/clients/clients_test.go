@@ -8,7 +8,7 @@ import (
 
 func TestClients(t *testing.T) {
 	f := &File{Path: filepath.Join(t.TempDir(), "sub", "bus.json")}
-	if s, err := f.Load(); err != nil || len(s.Clients) != 0 || Exposed(s.Addresses()[0]) || s.Addresses()[0] != DefaultListen || s.Somebody() {
+	if s, err := f.Load(); err != nil || len(s.Clients) != 0 || Exposed(s.Addresses()[0]) || s.Addresses()[0] != defaultListen || s.Somebody() {
 		t.Errorf("%+v, %v", s, err)
 	}
 	password, err := f.Add("one", []string{"default/d"})

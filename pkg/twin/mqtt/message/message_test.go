@@ -72,7 +72,7 @@ func FuzzPayload(f *testing.F) {
 					_, _ = twin.Expected.APIValue("1"), twin.Actual.APIValue("1")
 				}
 			}
-			if len(u.Twin) == 0 || len(u.Twin) > MaxProperties {
+			if len(u.Twin) == 0 || len(u.Twin) > maxProperties {
 				t.Errorf("%d twins", len(u.Twin))
 			}
 		}

@@ -9,8 +9,8 @@ import (
 	"github.com/kedge-io/kedge/pkg/apis/devices/v1beta1"
 )
 
-// MaxProperties is how many properties one message may name.
-const MaxProperties = 512
+// maxProperties is how many properties one message may name.
+const maxProperties = 512
 
 // Base is in every message. Timestamp is in milliseconds.
 type Base struct {
@@ -115,8 +115,8 @@ func ReadUpdate(payload []byte) (u Update, err error) {
 	if err := read(payload, &u); err != nil {
 		return u, err
 	}
-	if len(u.Twin) == 0 || len(u.Twin) > MaxProperties {
-		return u, fmt.Errorf("twin: want 1 to %d properties, have %d", MaxProperties, len(u.Twin))
+	if len(u.Twin) == 0 || len(u.Twin) > maxProperties {
+		return u, fmt.Errorf("twin: want 1 to %d properties, have %d", maxProperties, len(u.Twin))
 	}
 	for name, t := range u.Twin {
 		if t == nil || t.Metadata == nil {
