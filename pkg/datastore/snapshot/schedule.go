@@ -89,7 +89,7 @@ func (s Schedule) take(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, old := range expired(existing, s.Keep) {
+	for _, old := range Expired(existing, s.Keep) {
 		if err := Delete(s.Dir, old.Name); err != nil {
 			return err
 		}

@@ -236,8 +236,8 @@ func Delete(dir, name string) error {
 	return nil
 }
 
-// expired returns the scheduled snapshots that are too many when keep of them are to stay, oldest first.
-func expired(infos []Info, keep int) []Info {
+// Expired returns the scheduled snapshots that are too many when keep of them are to stay, oldest first.
+func Expired(infos []Info, keep int) []Info {
 	scheduled := slices.DeleteFunc(slices.Clone(infos), func(i Info) bool { return !i.Scheduled })
 	if len(scheduled) <= keep {
 		return nil

@@ -31,11 +31,11 @@ func newDatabase(t *testing.T) Config {
 
 func TestExpired(t *testing.T) {
 	infos := []Info{{Name: "1", Scheduled: true}, {Name: "2"}, {Name: "3", Scheduled: true}, {Name: "4", Scheduled: true}}
-	got := expired(infos, 1)
+	got := Expired(infos, 1)
 	if len(got) != 2 || got[0].Name != "1" || got[1].Name != "3" {
 		t.Errorf("expired %+v", got)
 	}
-	if got := expired(infos, 3); got != nil {
+	if got := Expired(infos, 3); got != nil {
 		t.Errorf("expired %+v", got)
 	}
 }
