@@ -26,6 +26,7 @@ import (
 	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 
 	"github.com/kedge-io/kedge/pkg/ingress/route"
+	"github.com/kedge-io/kedge/pkg/kube"
 )
 
 // Resources that are watched.
@@ -78,11 +79,7 @@ func (s *stores) watchNames(client metadata.Interface, resource string) {
 
 // watchDynamic adds a resource that is defined in the cluster.
 func (s *stores) watchDynamic(client dynamic.Interface, resource schema.GroupVersionResource) {
-	r := client.Resource(resource)
-	s.add(resource.Resource, &unstructured.Unstructured{}, &cache.ListWatch{
-		ListWithContextFunc:  func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return r.List(ctx, o) },
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) { return r.Watch(ctx, o) },
-	})
+	s.add(resource.Resource, &unstructured.Unstructured{}, kube.Source(client.Resource(resource), ""))
 }
 
 func (s *stores) add(resource string, example runtime.Object, lw cache.ListerWatcher) {

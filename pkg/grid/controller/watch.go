@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"context"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -12,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
@@ -22,6 +20,7 @@ import (
 	site "github.com/kedge-io/kedge/pkg/apis/site/v1alpha2"
 	superedge "github.com/kedge-io/kedge/pkg/apis/superedge/v1"
 	"github.com/kedge-io/kedge/pkg/grid/placement"
+	"github.com/kedge-io/kedge/pkg/kube"
 )
 
 // watchedKinds are the kinds of grids with the version in which they are stored.
@@ -94,13 +93,7 @@ func (e *Engine) start(gk schema.GroupKind, version string) {
 	case gk.Kind == superedge.KindServiceGrid:
 		e.startBuiltin(kindService(), e.client.CoreV1().RESTClient(), &corev1.Service{}, "", e.onService)
 	}
-	resource := e.kinds.Resource(resourceOf(gk, version))
-	source := &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return resource.List(ctx, o) },
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return resource.Watch(ctx, o)
-		},
-	}
+	source := kube.Source(e.kinds.Resource(resourceOf(gk, version)), "")
 	e.informer(gk, source, &unstructured.Unstructured{}, func(old, now any) { e.onObject(gk, old, now) })
 	if isSet(gk) {
 		e.queue.AddAfter(key{task: taskStrays}, reask) // by then the sets are known

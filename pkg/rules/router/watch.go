@@ -2,18 +2,14 @@ package router
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/tools/cache"
 
 	v1 "github.com/kedge-io/kedge/pkg/apis/rules/v1"
+	"github.com/kedge-io/kedge/pkg/kube"
 	"github.com/kedge-io/kedge/pkg/rules/plan"
 	"github.com/kedge-io/kedge/pkg/rules/wire"
 )
@@ -32,8 +28,8 @@ func (r *Router) watch(ctx context.Context) {
 	endpoints, rules := newShelf[v1.RuleEndpoint](changed), newShelf[v1.Rule](changed)
 	var parts sync.WaitGroup
 	defer parts.Wait()
-	parts.Go(func() { r.reflect(ctx, v1.RuleEndpoints(), endpoints) })
-	parts.Go(func() { r.reflect(ctx, v1.Rules(), rules) })
+	parts.Go(func() { kube.Reflect(ctx, r.api, v1.RuleEndpoints(), "", endpoints) })
+	parts.Go(func() { kube.Reflect(ctx, r.api, v1.Rules(), "", rules) })
 	said := map[string]string{}
 	for {
 		select {
@@ -86,31 +82,6 @@ func (r *Router) compile(endpoints []*v1.RuleEndpoint, rules []*v1.Rule, said ma
 	default:
 	}
 	return saying
-}
-
-// reflect fills a shelf from when the kind is there.
-func (r *Router) reflect(ctx context.Context, kind schema.GroupVersionResource, s cache.ReflectorStore) {
-	resource := r.api.Resource(kind)
-	for pause := 500 * time.Millisecond; ; pause = min(2*pause, 15*time.Second) {
-		ask, cancel := context.WithTimeout(ctx, askTimeout)
-		_, err := resource.List(ask, metav1.ListOptions{Limit: 1})
-		cancel()
-		if err == nil {
-			break
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause/2 + rand.N(pause/2)):
-		}
-	}
-	lw := &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return resource.List(ctx, o) },
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return resource.Watch(ctx, o)
-		},
-	}
-	cache.NewReflectorWithOptions(lw, &unstructured.Unstructured{}, s, cache.ReflectorOptions{Name: "kedge-" + kind.Resource}).RunWithContext(ctx)
 }
 
 // shelf keeps what a watch brings, without what no decision reads.

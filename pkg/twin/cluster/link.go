@@ -5,20 +5,15 @@ package cluster
 import (
 	"context"
 	"log/slog"
-	"math/rand/v2"
 	"strconv"
 	"sync"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/kedge-io/kedge/pkg/apis/devices/v1beta1"
+	"github.com/kedge-io/kedge/pkg/kube"
 	"github.com/kedge-io/kedge/pkg/twin/hub"
 )
 
@@ -70,10 +65,12 @@ func (l *Link) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if l.awaitDevice(ctx) {
-			l.watch(ctx, v1beta1.Models(), "", modelSink(l))
+			kube.Reflect(ctx, l.cfg.Client, v1beta1.Models(), "", modelSink(l))
 		}
 	})
-	wg.Go(func() { l.watch(ctx, v1beta1.Devices(), "spec.nodeName="+l.cfg.Hub.Node(), deviceSink(l)) })
+	wg.Go(func() {
+		kube.Reflect(ctx, l.cfg.Client, v1beta1.Devices(), "spec.nodeName="+l.cfg.Hub.Node(), deviceSink(l))
+	})
 	wg.Go(func() { l.upload(ctx) })
 	newPublisher(l).run(ctx)
 	wg.Wait()
@@ -92,21 +89,6 @@ func (l *Link) awaitDevice(ctx context.Context) bool {
 	return true
 }
 
-// access waits until the kind is there and may be read: on the first start of a site both come after the API.
-func (l *Link) access(ctx context.Context, kind schema.GroupVersionResource, fields string) bool {
-	for pause := firstRetry; ; pause = min(2*pause, lastRetry) {
-		ask, cancel := context.WithTimeout(ctx, askTimeout)
-		_, err := l.cfg.Client.Resource(kind).List(ask, metav1.ListOptions{FieldSelector: fields, Limit: 1})
-		cancel()
-		if err == nil {
-			return true
-		}
-		if !sleep(ctx, pause/2+rand.N(pause/2)) {
-			return false
-		}
-	}
-}
-
 func sleep(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():
@@ -114,26 +96,6 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	case <-time.After(d):
 		return true
 	}
-}
-
-// watch keeps a sink up to date.
-func (l *Link) watch(ctx context.Context, kind schema.GroupVersionResource, fields string, s sink) {
-	if !l.access(ctx, kind, fields) {
-		return
-	}
-	resource := l.cfg.Client.Resource(kind)
-	lw := &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			o.FieldSelector = fields
-			return resource.List(ctx, o)
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			o.FieldSelector = fields
-			return resource.Watch(ctx, o)
-		},
-	}
-	r := cache.NewReflectorWithOptions(lw, &unstructured.Unstructured{}, s, cache.ReflectorOptions{Name: "kedge-" + kind.Resource})
-	r.RunWithContext(ctx)
 }
 
 // sink takes over objects as a watch brings them; it keeps none.
