@@ -36,7 +36,7 @@ func (p *program) tokenCommand() *cli.Command {
       Delete tokens that expire.
   rotate [--agent] [--new-token SECRET]
       Replace the server's token, or with --agent its agent-token, and print the new one. The old one is refused at once;
-      nodes that have joined do not need it.
+      nodes that have joined do not need it. Of several servers, the others follow; those that are off do when they start.
 
 Commands about tokens run on a server, as root.`,
 		&cli.Command{
@@ -203,25 +203,35 @@ func (p *program) deleteTokens(ctx context.Context, ids []string) error {
 	return failed
 }
 
-// rotateToken needs no API server: the token files are what counts, and in a datastore that servers share what the token seals.
+// rotateToken needs no API server: the token files are what counts, and what servers of one cluster keep in their datastore.
 func (p *program) rotateToken(ctx context.Context, cfg config.Server, agent bool, secret string) error {
 	setting, fixed := "token", cfg.Token != "" || cfg.TokenFile != ""
 	if agent {
 		setting, fixed = "agent-token", cfg.AgentToken != "" || cfg.AgentTokenFile != ""
 	}
-	if fixed {
-		return fmt.Errorf("the %s is set in the config file or the environment and would come back at the next start: change it there and restart kedge", setting)
-	}
-	rotated, err := join.NewTokenFiles(cfg.DataDir).Rotate(agent, secret)
+	files := join.NewTokenFiles(cfg.DataDir)
+	before, agentBefore, err := files.Secrets()
 	if errors.Is(err, fs.ErrPermission) {
 		return errors.New("only root may do this: use sudo")
 	}
 	if err != nil {
+		return fmt.Errorf("no server has run here: %w", err)
+	}
+	several, err := server.HasOthers(cfg)
+	if err != nil {
 		return err
 	}
-	if !agent {
-		if err := server.Reseal(ctx, cfg); err != nil {
-			return fmt.Errorf("the token is rotated, but not what servers share in the datastore: repeat the command with --new-token %s: %w", rotated.Secret, err)
+	if fixed && !several {
+		return fmt.Errorf("the %s is set in the config file or the environment and would come back at the next start: change it there and restart kedge", setting)
+	}
+	rotated, err := files.Rotate(agent, secret)
+	if err != nil {
+		return err
+	}
+	if several {
+		if err := server.ShareTokens(ctx, cfg); err != nil {
+			_, undone := files.Take(before, agentBefore)
+			return errors.Join(fmt.Errorf("nothing is changed: %w", err), undone)
 		}
 	}
 	_, err = fmt.Fprintln(p.out, rotated)

@@ -19,6 +19,9 @@ func TestRotateToken(t *testing.T) {
 	if err := files.Ensure([]byte("authority"), "", ""); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.MkdirAll(filepath.Join(cfg.DataDir, "server", "db"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	var out bytes.Buffer
 	p := &program{out: &out}
 	if err := p.rotateToken(t.Context(), cfg, true, "changed"); err != nil {

@@ -236,6 +236,34 @@ func (f TokenFiles) Rotate(agent bool, secret string) (Token, error) {
 	return t, writeToken(path, t)
 }
 
+// Secrets returns the secrets of the server token and of the agent token.
+func (f TokenFiles) Secrets() (server, agent string, err error) {
+	s, errServer := readToken(f.server())
+	a, errAgent := readToken(f.agent())
+	return s.Secret, a.Secret, errors.Join(errServer, errAgent)
+}
+
+// Take makes secrets those of another server of the same cluster, and says whether that changed anything.
+func (f TokenFiles) Take(server, agent string) (changed bool, err error) {
+	for _, one := range []struct{ path, secret string }{{f.server(), server}, {f.agent(), agent}} {
+		t, err := readToken(one.path)
+		if err != nil {
+			return changed, err
+		}
+		if t.Secret == one.secret {
+			continue
+		}
+		if err := checkSecret(one.secret); err != nil {
+			return changed, err
+		}
+		t.Secret, changed = one.secret, true
+		if err := writeToken(one.path, t); err != nil {
+			return changed, err
+		}
+	}
+	return changed, nil
+}
+
 // check says whether a static token is one of ours. The server token opens everything, the agent token what nodes need.
 func (f TokenFiles) check(t Token) (bool, error) {
 	server, err := readToken(f.server())

@@ -82,7 +82,8 @@ func (s *Server) ensureTokens() error {
 	if err != nil {
 		return err
 	}
-	return join.NewTokenFiles(s.cfg.DataDir).Ensure(bundle, s.cfg.Token, s.cfg.AgentToken)
+	token, agentToken := cluster.TokenSettings(s.cfg)
+	return join.NewTokenFiles(s.cfg.DataDir).Ensure(bundle, token, agentToken)
 }
 
 // Reset drops all other servers from the datastore of this one, and ends.
@@ -105,8 +106,11 @@ func RestoreSnapshot(cfg config.Server, name string, files bool) (datastore.Snap
 	return datastore.RestoreSnapshot(StoreConfig(cfg.DataDir), name, files)
 }
 
-// Reseal stores what several servers share anew, after the token has changed.
-func Reseal(ctx context.Context, cfg config.Server) error { return cluster.Reseal(ctx, cfg) }
+// HasOthers says whether the server with these settings may be one of several, and ShareTokens gives its tokens to the others.
+func HasOthers(cfg config.Server) (bool, error) { return cluster.HasOthers(cfg) }
+
+// ShareTokens gives the tokens of this server to the others of its cluster.
+func ShareTokens(ctx context.Context, cfg config.Server) error { return cluster.ShareTokens(ctx, cfg) }
 
 // Several reports whether other servers may share the datastore, and OwnURL is the address by which they know this one.
 func (s *Server) Several() bool { return !s.single }
@@ -230,7 +234,7 @@ func (s *Server) Controllers() ([]supervisor.Component, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare controllers: %w", err)
 	}
-	return append(own, leader), nil
+	return append(own, cluster.NewTokenKeeper(s.cfg, s.log), leader), nil
 }
 
 // ownParts are those that every server has for itself.

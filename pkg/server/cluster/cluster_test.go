@@ -113,10 +113,10 @@ func TestServerThatHasDataDoesNotJoin(t *testing.T) {
 	}
 }
 
-func TestMissing(t *testing.T) {
-	known := map[string]bool{"a": true, "b": true}
-	if got := missing(known, []string{"b", "c"}); !slices.Equal(got, []string{"a"}) || !known["c"] {
-		t.Errorf("%v, %v", got, known)
+func TestCompare(t *testing.T) {
+	added, gone := compare([]string{"a", "b"}, []string{"b", "c"})
+	if !slices.Equal(added, []string{"c"}) || !slices.Equal(gone, []string{"a"}) {
+		t.Errorf("%v, %v", added, gone)
 	}
 }
 

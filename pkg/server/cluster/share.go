@@ -2,20 +2,26 @@ package cluster
 
 import (
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/pbkdf2"
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 	"go.uber.org/zap"
 
 	"github.com/kedge-io/kedge/pkg/config"
+	"github.com/kedge-io/kedge/pkg/datastore/etcd"
 	"github.com/kedge-io/kedge/pkg/join"
 )
 
@@ -28,8 +34,11 @@ const (
 // shareTime bounds how long the datastore may take.
 const shareTime = time.Minute
 
-// connect reaches the shared datastore.
+// connect reaches the datastore of several servers: the shared one, or the etcd of this server.
 func connect(cfg config.Server) (*clientv3.Client, error) {
+	if cfg.DatastoreEndpoint == "" {
+		return etcd.Dial(Socket)
+	}
 	c := clientv3.Config{Endpoints: strings.Split(cfg.DatastoreEndpoint, ","), DialTimeout: 10 * time.Second, Logger: zap.NewNop()}
 	if cfg.DatastoreCAFile != "" || cfg.DatastoreCertFile != "" {
 		info := transport.TLSInfo{TrustedCAFile: cfg.DatastoreCAFile, CertFile: cfg.DatastoreCertFile, KeyFile: cfg.DatastoreKeyFile}
@@ -64,7 +73,10 @@ func share(ctx context.Context, cfg config.Server) (done func(context.Context) e
 	}
 	found, err := client.Get(limited, materialKey)
 	if err == nil && len(found.Kvs) > 0 {
-		err = take(cfg, found.Kvs[0].Value)
+		var record *clientv3.GetResponse
+		if record, err = client.Get(limited, tokensKey); err == nil {
+			err = take(cfg, found.Kvs[0].Value, record.Kvs)
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(err, session.Close(), client.Close())
@@ -79,21 +91,29 @@ func share(ctx context.Context, cfg config.Server) (done func(context.Context) e
 	}, nil
 }
 
-// take opens what the first server left.
-func take(cfg config.Server, sealed []byte) error {
-	secret, err := secretOf(cfg)
+// take opens what the first server left. record holds the tokens that servers keep there, if any.
+func take(cfg config.Server, sealed []byte, record []*mvccpb.KeyValue) error {
+	files := join.NewTokenFiles(cfg.DataDir)
+	var secrets []string
+	if cfg.Token != "" {
+		given, err := join.ParseToken(cfg.Token)
+		if err != nil {
+			return err
+		}
+		secrets = append(secrets, given.Secret)
+	}
+	stored, agent, missing := files.Secrets()
+	if missing == nil {
+		secrets = append(secrets, stored)
+	}
+	if box, err := tokenBox(cfg.DataDir); err == nil && len(record) > 0 { // the token was changed while this server was off
+		if t, err := openTokens(box, record[0].Value); err == nil {
+			secrets, agent = append(secrets, t.Server), t.Agent
+		}
+	}
+	data, secret, err := openAny(sealed, secrets)
 	if err != nil {
 		return err
-	}
-	if secret == "" {
-		return errors.New("--token is not set: the datastore belongs to a cluster, whose servers have a token (sudo cat /var/lib/kedge/server/token on one of them)")
-	}
-	data, err := open(sealed, secret)
-	if errors.Is(err, errSealed) {
-		return errors.New("--token is not that of the cluster in the datastore: take it from another server (sudo cat /var/lib/kedge/server/token)")
-	}
-	if err != nil {
-		return fmt.Errorf("open what servers share: %w", err)
 	}
 	var m material
 	if err := json.Unmarshal(data, &m); err != nil {
@@ -102,56 +122,118 @@ func take(cfg config.Server, sealed []byte) error {
 	if err := m.differs(cfg); err != nil {
 		return err
 	}
-	return m.put(cfg.DataDir)
+	if err := m.put(cfg.DataDir); err != nil || missing != nil {
+		return err
+	}
+	_, err = files.Take(secret, agent)
+	return err
+}
+
+// openAny opens with the first secret that does.
+func openAny(sealed []byte, secrets []string) (data []byte, secret string, err error) {
+	if len(secrets) == 0 {
+		return nil, "", errors.New("--token is not set: the datastore belongs to a cluster, whose servers have a token (sudo cat /var/lib/kedge/server/token on one of them)")
+	}
+	for i, secret := range secrets {
+		if slices.Contains(secrets[:i], secret) {
+			continue
+		}
+		data, err := open(sealed, secret)
+		if err == nil {
+			return data, secret, nil
+		}
+		if !errors.Is(err, errSealed) {
+			return nil, "", fmt.Errorf("open what servers share: %w", err)
+		}
+	}
+	return nil, "", errors.New("--token is not that of the cluster in the datastore: take it from another server (sudo cat /var/lib/kedge/server/token)")
 }
 
 // leave stores the material of this server.
 func leave(ctx context.Context, client *clientv3.Client, cfg config.Server) error {
-	secret, err := secretOf(cfg)
-	if err != nil {
-		return err
-	}
-	data, err := Material(cfg)
-	if err != nil {
-		return err
-	}
-	sealed, err := seal(data, secret)
+	put, err := sealedMaterial(cfg)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, shareTime)
 	defer cancel()
-	if _, err := client.Put(ctx, materialKey, string(sealed)); err != nil {
+	if _, err := client.Do(ctx, put); err != nil {
 		return fmt.Errorf("store what servers share: %w", err)
 	}
 	return nil
 }
 
-// Reseal stores the material anew, after the token of this server has changed.
-func Reseal(ctx context.Context, cfg config.Server) error {
-	if cfg.DatastoreEndpoint == "" {
-		return nil
-	}
-	client, err := connect(cfg)
+// sealedMaterial writes the material of this server, sealed with its token.
+func sealedMaterial(cfg config.Server) (clientv3.Op, error) {
+	secret, _, err := join.NewTokenFiles(cfg.DataDir).Secrets()
 	if err != nil {
-		return err
+		return clientv3.Op{}, err
 	}
-	return errors.Join(leave(ctx, client, cfg), client.Close())
+	data, err := Material(cfg)
+	if err != nil {
+		return clientv3.Op{}, err
+	}
+	sealed, err := seal(data, secret)
+	return clientv3.OpPut(materialKey, string(sealed)), err
 }
 
-// secretOf is the secret of the server token: that of the settings, else the stored one; empty when there is none yet.
-func secretOf(cfg config.Server) (string, error) {
-	text := cfg.Token
-	if text == "" {
-		stored, err := os.ReadFile(filepath.Join(cfg.DataDir, "server", "token"))
-		if errors.Is(err, os.ErrNotExist) {
-			return "", nil
-		}
-		if err != nil {
-			return "", fmt.Errorf("read token: %w", err)
-		}
-		text = string(stored)
+// The sealed form is a version, a salt, a nonce and AES-256-GCM over the rest; the key is PBKDF2-HMAC-SHA256 of the token's secret, with the
+// number of rounds that OWASP's Password Storage Cheat Sheet asks for.
+const (
+	sealVersion = 1
+	saltSize    = 16
+	rounds      = 600_000
+)
+
+// errSealed says that a token does not open what is sealed.
+var errSealed = errors.New("the token does not open it")
+
+func sealer(secret string, salt []byte) (cipher.AEAD, error) {
+	key, err := pbkdf2.Key(sha256.New, secret, salt, rounds, 32)
+	if err != nil {
+		return nil, err
 	}
-	token, err := join.ParseToken(text)
-	return token.Secret, err
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+// seal encrypts data with a key derived from a token's secret.
+func seal(data []byte, secret string) ([]byte, error) {
+	head := make([]byte, 1+saltSize)
+	if _, err := rand.Read(head[1:]); err != nil {
+		return nil, err
+	}
+	head[0] = sealVersion
+	box, err := sealer(secret, head[1:])
+	if err != nil {
+		return nil, fmt.Errorf("seal: %w", err)
+	}
+	nonce := make([]byte, box.NonceSize())
+	if _, err := rand.Read(nonce); err != nil {
+		return nil, err
+	}
+	return box.Seal(append(head, nonce...), nonce, data, head), nil
+}
+
+// open decrypts what seal made; errSealed when the secret is another.
+func open(sealed []byte, secret string) ([]byte, error) {
+	if len(sealed) < 1+saltSize || sealed[0] != sealVersion {
+		return nil, errors.New("it was sealed by another version of kedge")
+	}
+	head, rest := sealed[:1+saltSize], sealed[1+saltSize:]
+	box, err := sealer(secret, head[1:])
+	if err != nil {
+		return nil, fmt.Errorf("open: %w", err)
+	}
+	if len(rest) < box.NonceSize() {
+		return nil, errSealed
+	}
+	data, err := box.Open(nil, rest[:box.NonceSize()], rest[box.NonceSize():], head)
+	if err != nil {
+		return nil, errSealed
+	}
+	return data, nil
 }

@@ -2,8 +2,10 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,9 +21,13 @@ import (
 // RoleLabel marks the nodes of servers.
 const RoleLabel = "node-role.kubernetes.io/control-plane"
 
-// Membership takes nodes out of the datastore.
+// Membership is what the datastore knows of its servers.
 type Membership interface {
+	// Remove takes the server of a node out; a node without one is no error.
 	Remove(ctx context.Context, node string) error
+	// Noted lists the nodes of servers that are known, and Note adds one or forgets it. They outlive the server that leads.
+	Noted(ctx context.Context) ([]string, error)
+	Note(ctx context.Context, node string, is bool) error
 }
 
 // NewWarden is the component that takes a server out of the datastore when its Node is deleted. It must run on one server only.
@@ -38,24 +44,13 @@ func NewWarden(kubeconfig string, members Membership, log *slog.Logger) (supervi
 		changed := make(chan struct{}, 1)
 		nodes := peers.WatchLabeled(client.CoreV1().RESTClient(), "nodes", RoleLabel, &corev1.Node{}, changed)
 		go nodes.RunWithContext(ctx)
-		known := map[string]bool{}
+		w := warden{client, members}
 		for {
 			wait := time.Hour
 			if nodes.HasSynced() {
-				for _, gone := range missing(known, nodes.GetStore().ListKeys()) {
-					if _, err := client.CoreV1().Nodes().Get(ctx, gone, metav1.GetOptions{}); err == nil { // only its label has gone
-						delete(known, gone)
-						continue
-					} else if !apierrors.IsNotFound(err) {
-						wait = 10 * time.Second
-						continue
-					}
-					if err := members.Remove(ctx, gone); err != nil && ctx.Err() == nil {
-						log.Warn("a server whose Node was deleted is still in the datastore, trying again", "server", gone, "error", err)
-						wait = 10 * time.Second
-						continue
-					}
-					delete(known, gone)
+				if err := w.look(ctx, nodes.GetStore().ListKeys()); err != nil && ctx.Err() == nil {
+					log.Warn("a server whose Node was deleted may still be in the datastore, trying again", "error", err)
+					wait = 10 * time.Second
 				}
 			}
 			select {
@@ -68,17 +63,48 @@ func NewWarden(kubeconfig string, members Membership, log *slog.Logger) (supervi
 	}}, nil
 }
 
-// missing adds the present names to the known ones and returns those of them that are gone.
-func missing(known map[string]bool, present []string) []string {
-	there := map[string]bool{}
-	for _, name := range present {
-		known[name], there[name] = true, true
+type warden struct {
+	client  kubernetes.Interface
+	members Membership
+}
+
+// look compares the nodes of servers that there are with those that were noted.
+func (w warden) look(ctx context.Context, present []string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	noted, err := w.members.Noted(ctx)
+	if err != nil {
+		return err
 	}
-	var out []string
-	for name := range known {
-		if !there[name] {
-			out = append(out, name)
+	added, gone := compare(noted, present)
+	var failed error
+	for _, node := range added {
+		failed = errors.Join(failed, w.members.Note(ctx, node, true))
+	}
+	for _, node := range gone {
+		if err := w.dismiss(ctx, node); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", node, err))
 		}
 	}
-	return out
+	return failed
+}
+
+// dismiss removes the server of a node that is gone; one that only lost its label is forgotten.
+func (w warden) dismiss(ctx context.Context, node string) error {
+	_, err := w.client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		err = w.members.Remove(ctx, node)
+	}
+	if err != nil {
+		return err
+	}
+	return w.members.Note(ctx, node, false)
+}
+
+// compare returns what is present and not noted, and what is noted and not present.
+func compare(noted, present []string) (added, gone []string) {
+	without := func(all, some []string) []string {
+		return slices.DeleteFunc(slices.Clone(all), func(one string) bool { return slices.Contains(some, one) })
+	}
+	return without(present, noted), without(noted, present)
 }
