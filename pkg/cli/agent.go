@@ -64,6 +64,7 @@ func agentChecks(cfg config.Agent) check.Config {
 // node joins a server, or takes up again what it has joined, and returns the node's parts in start order: the way to the
 // servers, the container runtime, and then what needs both.
 func node(ctx context.Context, cfg config.Agent, log *slog.Logger) ([]supervisor.Component, error) {
+	memory.Start(memory.AgentStart)
 	if err := completeNode(&cfg); err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 // their parts in start order: what the API needs, the API beside the container runtime, and then
 // everything that talks to both.
 func site(ctx context.Context, cfg config.Server, log *slog.Logger) ([]supervisor.Component, error) {
+	memory.Start(memory.ServerStart)
 	if err := completeAddresses(&cfg); err != nil {
 		return nil, err
 	}

@@ -40,6 +40,23 @@ func New(cfg Config) *Tuner {
 	return &Tuner{cfg: cfg}
 }
 
+// Percentages of Start. What lives on lies scattered among what only the start needs, in pages that stay: a site that starts with Go's own 100 holds
+// 30 MB more than with 30, for which it starts with a fifth less CPU time.
+const (
+	ServerStart = 40
+	AgentStart  = 30
+)
+
+// Start sets the percentage until the Tuner runs. It is called before anything is made.
+func Start(percent int) {
+	if !fixed() {
+		debug.SetGCPercent(percent)
+	}
+}
+
+// fixed says whether the operator has set a percentage.
+func fixed() bool { return os.Getenv("GOGC") != "" }
+
 // Name implements supervisor.Component.
 func (*Tuner) Name() string { return "memory" }
 
@@ -52,7 +69,7 @@ func (t *Tuner) Run(ctx context.Context) error {
 	defer tick.Stop()
 	percent := t.cfg.Idle
 	var trimmed time.Time
-	fixed := os.Getenv("GOGC") != ""
+	fixed := fixed()
 	if !fixed {
 		debug.SetGCPercent(percent) // starting is over; a burst of work that comes now would double what it holds
 	}
