@@ -161,7 +161,7 @@ func (a *Agent) Upstream() ([]supervisor.Component, error) {
 	}
 	t, err := tunnel.NewAgent(tunnel.AgentConfig{
 		Servers: a.link.servers, TLS: a.link.client.TLS, Targets: map[string]string{tunnel.TargetKubelet: kubeletAddress, rules.Target: rules.Socket},
-		Ping: time.Duration(a.cfg.TunnelKeepalive) * time.Second, Well: a.well, Lost: balancer.Drop, Log: a.log,
+		Ping: time.Duration(a.cfg.TunnelKeepalive) * time.Second, Well: a.well, Lost: balancer.Drop, Found: a.api.Changed, Log: a.log,
 	})
 	if err != nil {
 		return nil, err

@@ -217,6 +217,12 @@ func (n *NodeAPI) State() (reachable bool, since time.Time) {
 	return state == link.Up, since
 }
 
+// Changed returns a channel that is closed when what State says changes.
+func (n *NodeAPI) Changed() <-chan struct{} {
+	_, _, changed := n.link.State()
+	return changed
+}
+
 // FullLists is how many lists of whole resources the server was asked for since the start.
 func (n *NodeAPI) FullLists() int64 { return n.cache.FullLists() }
 

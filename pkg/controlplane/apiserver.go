@@ -26,6 +26,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/controlplane/kinds"
 	"github.com/kedge-io/kedge/pkg/controlplane/localapi"
 	"github.com/kedge-io/kedge/pkg/controlplane/openapi"
+	"github.com/kedge-io/kedge/pkg/controlplane/serving"
 	"github.com/kedge-io/kedge/pkg/conversion"
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	"k8s.io/client-go/rest"
@@ -133,6 +134,9 @@ func (a *APIServer) Run(ctx context.Context) error {
 		return fmt.Errorf("prepare: %w", err)
 	}
 	late()
+	if err := serving.Take(chain.GenericAPIServer.SecureServingInfo, chain.GenericAPIServer.Handler, stopTimeout); err != nil {
+		return fmt.Errorf("prepare its port: %w", err)
+	}
 	if err := prepared.Run(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}

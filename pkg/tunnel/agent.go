@@ -45,6 +45,8 @@ type AgentConfig struct {
 	Well func() bool
 	// Lost is called when the session with a server of the list has ended; nil for nobody.
 	Lost func(server string)
+	// Found returns a channel that is closed when somebody else has reached a server again, or lost it: then nothing is waited for; nil for nobody.
+	Found func() <-chan struct{}
 	// Answer is how long a ping may go unanswered; 0 means 20 s.
 	Answer time.Duration
 	// RetryMin and RetryMax bound the pause before another attempt; 0 means 1 s and 8 s. A node
@@ -176,7 +178,10 @@ func (a *Agent) keep(ctx context.Context, server string) {
 	log := a.cfg.Log.With("server", server)
 	lost, known := false, false
 	for failures := 0; ; failures++ {
-		change := a.nextLoss()
+		change, found := a.nextLoss(), (<-chan struct{})(nil)
+		if a.cfg.Found != nil {
+			found = a.cfg.Found()
+		}
 		lasted, err := a.session(ctx, server, func() {
 			if lost {
 				log.Info("tunnel to the server is back")
@@ -202,13 +207,13 @@ func (a *Agent) keep(ctx context.Context, server string) {
 			longest = farRetry // it may be out of reach from here for good
 		}
 		wait := pause(a.cfg.RetryMin, longest, failures, rand.Float64())
-		if !errors.Is(err, errRedundant) {
-			change = nil
+		if errors.Is(err, errRedundant) {
+			found = change
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-change:
+		case <-found:
 		case <-time.After(wait):
 		}
 	}

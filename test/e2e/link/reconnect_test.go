@@ -38,6 +38,17 @@ func (s *scene) addServices(prefix string, n int) {
 	s.s1.Apply(all.String())
 }
 
+// connections is how many of the node to the server are open.
+func (s *scene) connections() (n int) {
+	s.Helper()
+	for line := range strings.Lines(s.a1.Exec("cat", "/proc/net/tcp")) {
+		if f := strings.Fields(line); len(f) > 3 && strings.HasSuffix(f[2], ":192B") && f[3] == "01" { // port 6443, established
+			n++
+		}
+	}
+	return n
+}
+
 // back waits until the node is current and the server sees it ready, and says what that took and cost.
 func (s *scene) back(what string, services int, lists int, before lab.Traffic, since time.Time) (bytes uint64) {
 	s.Helper()
@@ -49,10 +60,17 @@ func (s *scene) back(what string, services int, lists int, before lab.Traffic, s
 		return nil
 	})
 	current := time.Since(since)
+	s.lab.Await("the tunnel and the connections of the node API", time.Minute, func() error {
+		if n := s.connections(); n < 3 {
+			return fmt.Errorf("%d connections", n)
+		}
+		return nil
+	})
+	tunnel := time.Since(since)
 	s.s1.AwaitNodes("a1")
 	used := s.farm.Uplink().Bytes().Since(before)
-	s.Logf("%s: current after %v; %d bytes up, %d down, %d packets; %d connections of the node API so far", what, current.Round(time.Millisecond),
-		used.Sent, used.Received, used.PacketsSent+used.PacketsReceived, s.state().Traffic.Connections)
+	s.Logf("%s: current after %v, with a tunnel after %v; %d bytes up, %d down, %d packets; %d connections of the node API so far", what,
+		current.Round(time.Millisecond), tunnel.Round(time.Millisecond), used.Sent, used.Received, used.PacketsSent+used.PacketsReceived, s.state().Traffic.Connections)
 	if now := s.state(); now.FullLists != lists {
 		s.Errorf("%s: %d full lists", what, now.FullLists-lists)
 	}
