@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/klauspost/compress/flate"
@@ -19,10 +20,13 @@ const (
 	// block is how much of an answer that is no watch is compressed at once, and batch how many bytes of events that come together.
 	block = 64 << 10
 	batch = 16 << 10
+	// together is how many watches may begin at once; more wait for their turn. One has begun when its answer does.
+	together = 32
 )
 
 // Front answers requests in slim form for those who ask for it.
 func Front(api http.Handler) http.Handler {
+	f := &front{api: api, slots: make(chan struct{}, together)}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		first, every, ok := asked(r)
 		if !ok || r.Method != http.MethodGet {
@@ -33,28 +37,41 @@ func Front(api http.Handler) http.Handler {
 		s := &sender{ResponseWriter: w, watch: r.URL.Query().Get("watch") == "true", due: time.Now().Add(first), every: every}
 		defer s.end()
 		if s.watch {
-			serveWatch(api, s, r)
+			f.serveWatch(s, r)
 			return
 		}
 		api.ServeHTTP(s, r)
 	})
 }
 
+// front is the API server, and how many more watches may begin.
+type front struct {
+	api   http.Handler
+	slots chan struct{}
+}
+
 // serveWatch has a watch wait for events here, and not at the end of all that it takes to begin one: that needs a large stack, and a site with
-// many nodes has thousands of watches. The API server knows how to leave the rest to a task.
-func serveWatch(api http.Handler, w http.ResponseWriter, r *http.Request) {
+// many nodes has thousands of watches, which all begin at once when the nodes return together. The API server knows how to leave the rest to a task.
+func (f *front) serveWatch(s *sender, r *http.Request) {
+	select {
+	case f.slots <- struct{}{}:
+	case <-r.Context().Done():
+		return
+	}
+	s.begun = sync.OnceFunc(func() { <-f.slots })
 	var rest routine.Task
-	begun := make(chan any, 1)
+	left := make(chan any, 1)
 	go func() {
-		defer close(begun)
+		defer close(left)
+		defer s.begun()
 		defer func() {
 			if p := recover(); p != nil {
-				begun <- p
+				left <- p
 			}
 		}()
-		api.ServeHTTP(w, r.WithContext(routine.WithTask(r.Context(), &rest)))
+		f.api.ServeHTTP(s, r.WithContext(routine.WithTask(r.Context(), &rest)))
 	}()
-	if p, failed := <-begun; failed {
+	if p, failed := <-left; failed {
 		panic(p) // in the goroutine whose panics the HTTP server expects
 	}
 	if rest.Func != nil {
@@ -66,6 +83,7 @@ func serveWatch(api http.Handler, w http.ResponseWriter, r *http.Request) {
 type sender struct {
 	http.ResponseWriter
 	watch   bool
+	begun   func()    // nil for what is no watch
 	due     time.Time // when the watch says where it is the next time
 	every   time.Duration
 	decided bool
@@ -95,6 +113,9 @@ func (s *sender) WriteHeader(code int) {
 		return
 	}
 	s.decided = true
+	if s.begun != nil {
+		s.begun()
+	}
 	h := s.Header()
 	kind := h.Get("Content-Type")
 	s.proto = object.IsProtoType(kind)
