@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/kedge-io/kedge/pkg/socket"
 )
 
 // stopGrace is how long requests may take to end; watches never end by themselves.
@@ -34,24 +34,10 @@ func newGRPC() *grpc.Server {
 	)
 }
 
-// listen makes the socket, for this user only. A socket without a listener behind it is a left-over of
-// a crash and is removed; one with a listener is an error.
+// listen makes the socket. A socket without a listener behind it is a left-over of a crash; one with a listener is an error.
 func listen(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
 	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		return nil, errors.Join(fmt.Errorf("another process answers on %s: stop it first", path), conn.Close())
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(err, listener.Close())
-	}
-	return listener, nil
+	return socket.Listen(path)
 }

@@ -11,11 +11,11 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/kedge-io/kedge/pkg/socket"
 	"github.com/kedge-io/kedge/pkg/supervisor"
 	"github.com/kedge-io/kedge/pkg/version"
 )
@@ -67,21 +67,12 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Components == nil {
 		return nil, errors.New("status: Components is not set")
 	}
-	if err := os.MkdirAll(filepath.Dir(cfg.Path), 0o755); err != nil {
-		return nil, fmt.Errorf("make status directory: %w", err)
-	}
 	if conn, err := net.Dial("unix", cfg.Path); err == nil {
 		return nil, errors.Join(fmt.Errorf("another kedge answers on %s: stop it first", cfg.Path), conn.Close())
 	}
-	if err := os.Remove(cfg.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("remove old status socket: %w", err)
-	}
-	l, err := net.Listen("unix", cfg.Path)
+	l, err := socket.Listen(cfg.Path)
 	if err != nil {
 		return nil, fmt.Errorf("open status socket: %w", err)
-	}
-	if err := os.Chmod(cfg.Path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("protect status socket: %w", err), l.Close())
 	}
 	return &Server{cfg: cfg, started: time.Now(), listener: l}, nil
 }

@@ -3,11 +3,7 @@ package etcd
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"net"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -19,6 +15,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/kedge-io/kedge/pkg/datastore/snapshot"
+	"github.com/kedge-io/kedge/pkg/socket"
 )
 
 const (
@@ -31,7 +28,7 @@ const (
 
 // serve answers on the socket until ctx is done or the member stops.
 func (m *Member) serve(ctx context.Context, e *embed.Etcd) error {
-	listener, err := listen(m.cfg.Socket)
+	listener, err := socket.Listen(m.cfg.Socket) // the data directory is locked: a socket which is there is a left-over
 	if err != nil {
 		return fmt.Errorf("listen for datastore clients: %w", err)
 	}
@@ -76,22 +73,4 @@ func (m *Member) serve(ctx context.Context, e *embed.Etcd) error {
 	case err := <-served:
 		return fmt.Errorf("serve datastore clients: %w", err)
 	}
-}
-
-// listen makes the socket, for this user only. The data directory is locked, so that a socket which is there is a left-over.
-func listen(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(err, listener.Close())
-	}
-	return listener, nil
 }

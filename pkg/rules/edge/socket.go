@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -20,6 +17,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"github.com/kedge-io/kedge/pkg/rules/wire"
+	"github.com/kedge-io/kedge/pkg/socket"
 )
 
 // Limits of the socket.
@@ -32,18 +30,9 @@ const (
 
 // listen opens the socket for servers; only root, and so only the tunnel, may connect.
 func (e *Edge) listen() (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(e.cfg.Socket), 0o755); err != nil {
-		return nil, fmt.Errorf("open socket for rules: %w", err)
-	}
-	if err := os.Remove(e.cfg.Socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("open socket for rules: %w", err)
-	}
-	l, err := net.Listen("unix", e.cfg.Socket)
+	l, err := socket.Listen(e.cfg.Socket)
 	if err != nil {
 		return nil, fmt.Errorf("open socket for rules: %w", err)
-	}
-	if err := os.Chmod(e.cfg.Socket, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("open socket for rules: %w", err), l.Close())
 	}
 	return netutil.LimitListener(l, maxServers), nil
 }

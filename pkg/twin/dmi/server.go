@@ -6,9 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/kedge-io/kedge/pkg/apis/devices/v1beta1"
+	"github.com/kedge-io/kedge/pkg/socket"
 	"github.com/kedge-io/kedge/pkg/twin/dmi/wire"
 	"github.com/kedge-io/kedge/pkg/twin/hub"
 )
@@ -79,7 +78,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	failed := make(chan error, len(s.cfg.Sockets))
 	for _, path := range s.cfg.Sockets {
-		l, err := Listen(path)
+		l, err := socket.Listen(path)
 		if err != nil {
 			return err
 		}
@@ -92,26 +91,6 @@ func (s *Server) Run(ctx context.Context) error {
 	case err := <-failed:
 		return fmt.Errorf("serve device mapper interface: %w", err)
 	}
-}
-
-// Listen opens a unix socket that only root may use, in place of one that a dead process left.
-func Listen(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
-	}
-	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSocket != 0 {
-		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("listen on %s: %w", path, err)
-		}
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("listen on %s: %w", path, err), l.Close())
-	}
-	return l, nil
 }
 
 // MapperRegister takes up a driver, or takes it up anew.

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/kedge-io/kedge/pkg/apis/devices/v1beta1"
-	"github.com/kedge-io/kedge/pkg/twin/dmi"
+	"github.com/kedge-io/kedge/pkg/socket"
 	"github.com/kedge-io/kedge/pkg/twin/hub"
 	"github.com/kedge-io/kedge/pkg/twin/model"
 )
@@ -125,7 +125,7 @@ func Describe(node string, v hub.View) Device {
 
 // Run serves until ctx is done.
 func (s *Server) Run(ctx context.Context) error {
-	l, err := dmi.Listen(s.cfg.Socket)
+	l, err := socket.Listen(s.cfg.Socket)
 	if err != nil {
 		return err
 	}

@@ -8,12 +8,11 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
+	"github.com/kedge-io/kedge/pkg/socket"
 	dmi "github.com/kedge-io/kedge/pkg/twin/dmi/api"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -94,7 +93,7 @@ func (m *Mapper) Run(ctx context.Context) error {
 	}
 	defer func() { _ = conn.Close() }()
 	m.node, m.ctx = dmi.Manager{Conn: conn}, ctx
-	listener, err := listen(m.cfg.Address)
+	listener, err := socket.Listen(m.cfg.Address)
 	if err != nil {
 		return err
 	}
@@ -117,20 +116,6 @@ func (m *Mapper) Run(ctx context.Context) error {
 			}
 		}
 	}
-}
-
-func listen(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
-	}
-	return l, os.Chmod(path, 0o600)
 }
 
 // register asks the node for devices until it answers.
