@@ -132,10 +132,11 @@ func (b *Balancer) follow(ctx context.Context) {
 }
 
 // Drop closes the connections to a server that is known to be out of reach: those who use them learn it now, and not when a
-// timer of theirs ends.
+// timer of theirs ends. Others are tried before it for a while: a machine may take connections whose kedge answers nothing.
 func (b *Balancer) Drop(server string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.failed[server] = time.Now()
 	for c, s := range b.open {
 		if s == server {
 			_ = c.Close()

@@ -214,8 +214,12 @@ func TestConnectionsToALostServerAreClosed(t *testing.T) {
 	for _, c := range []net.Conn{near, far, other, rest} {
 		t.Cleanup(func() { _ = c.Close() })
 	}
-	b := &Balancer{open: map[net.Conn]string{far: "https://a:6443", rest: "https://b:6443"}}
+	b := &Balancer{open: map[net.Conn]string{far: "https://a:6443", rest: "https://b:6443"}, failed: map[string]time.Time{}}
+	b.cfg.Servers, b.current = open(t, filepath.Join(t.TempDir(), "servers.json"), "https://a:6443", "https://b:6443"), "https://a:6443"
 	b.Drop("https://a:6443")
+	if got := b.order(time.Now()); got[0] != "https://b:6443" {
+		t.Errorf("the lost server is tried first: %v", got)
+	}
 	if _, err := near.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the connection to the lost server: %v", err)
 	}
