@@ -55,12 +55,17 @@ func (c *Client) Handshake(ctx context.Context, dial func(context.Context) (net.
 			return conn, nil
 		}
 		_ = raw.Close() // the handshake's error is the one that says something
-		var alert tls.AlertError
-		if !resuming || !errors.Is(err, errForgotten) && !errors.As(err, &alert) {
+		if !resuming || !refused(err) {
 			return nil, err
 		}
 		c.forget() // what one server has lost at its restart it has lost for all certificates
 	}
+}
+
+// refused says whether a session is of no use any more: one end has said so, and it is not the line that failed.
+func refused(err error) bool {
+	var op *net.OpError
+	return errors.Is(err, errForgotten) || errors.As(err, &op) && (op.Op == "remote error" || op.Op == "local error") // an alert, as package tls has it
 }
 
 // offer returns the settings of the next connection, and whether it is to take up a session.
@@ -117,15 +122,14 @@ func (s slot) Get(server string) (*tls.ClientSessionState, bool) {
 	return h.session, true
 }
 
-// Put implements tls.ClientSessionCache.
+// Put implements tls.ClientSessionCache. That a session is thrown away at every failure is not for lines that are cut: refused decides.
 func (s slot) Put(server string, session *tls.ClientSessionState) {
+	if session == nil {
+		return
+	}
 	s.client.mu.Lock()
 	defer s.client.mu.Unlock()
 	key := s.identity + server
-	if session == nil {
-		delete(s.client.held, key)
-		return
-	}
 	if s.client.held == nil {
 		s.client.held = map[string]held{}
 	}

@@ -252,6 +252,36 @@ func TestStoreIsBounded(t *testing.T) {
 	}
 }
 
+func TestSessionOutlivesALineThatIsCut(t *testing.T) {
+	p := newPair(t)
+	p.connect()
+	near, far := net.Pipe()
+	go func() {
+		_, _ = far.Read(make([]byte, 100)) // the beginning is on its way
+		_ = far.Close()
+	}()
+	if _, err := p.client.Handshake(t.Context(), func(context.Context) (net.Conn, error) { return near, nil }, p.settings); err == nil {
+		t.Fatal("a handshake with nobody")
+	}
+	if _, resumed, _ := p.connect(); !resumed {
+		t.Error("the session is lost")
+	}
+}
+
+func TestTicketWithoutItsSecretIsRefused(t *testing.T) {
+	p := newPair(t)
+	p.connect()
+	s := p.store.Load()
+	for _, e := range s.byID { // the same tickets, for what somebody else has agreed upon
+		other := newPair(t)
+		other.connect()
+		e.Value.(*kept).state = other.store.Load().order.Back().Value.(*kept).state
+	}
+	if who, resumed, _ := p.connect(); who != "node" || resumed {
+		t.Errorf("%s, resumed %v", who, resumed)
+	}
+}
+
 func TestErrorsOfTheDialAreTold(t *testing.T) {
 	p := newPair(t)
 	wrong := errors.New("no way")
