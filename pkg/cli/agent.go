@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -56,9 +58,17 @@ func (p *program) agentCommand() *cli.Command {
 func agentChecks(cfg config.Agent) check.Config {
 	return check.Config{
 		DataDir: cfg.DataDir, Node: true, KubeProxy: true, Snapshotter: cfg.Snapshotter,
-		Files:  map[string]string{"resolv-conf": cfg.ResolvConf, "token-file": cfg.TokenFile},
+		Files:  map[string]string{"resolv-conf": cfg.ResolvConf, "token-file": cfg.TokenFile, "private-registry": namedRegistry(cfg)},
 		CAFile: certs.NewNodePaths(cfg.DataDir).ServerCA, Built: version.Get().Date,
 	}
+}
+
+// namedRegistry is the file of private-registry when another one than the usual was named: that may be missing.
+func namedRegistry(cfg config.Agent) string {
+	if cfg.PrivateRegistry == config.DefaultPrivateRegistry {
+		return ""
+	}
+	return cfg.PrivateRegistry
 }
 
 // node joins a server, or takes up again what it has joined, and returns the node's parts in start order: the way to the
@@ -66,6 +76,9 @@ func agentChecks(cfg config.Agent) check.Config {
 func node(ctx context.Context, cfg config.Agent, log *slog.Logger) ([]supervisor.Component, error) {
 	memory.Start(memory.AgentStart)
 	if err := completeNode(&cfg); err != nil {
+		return nil, err
+	}
+	if err := ownAddresses(cfg); err != nil {
 		return nil, err
 	}
 	if err := readTokens(map[string]*string{cfg.TokenFile: &cfg.Token}); err != nil {
@@ -111,6 +124,30 @@ func completeNode(cfg *config.Agent) error {
 			return err
 		}
 		cfg.NodeName += "-" + id
+	}
+	return nil
+}
+
+// ownAddresses refuses addresses for this node that no interface has: nothing could listen there.
+func ownAddresses(cfg config.Agent) error {
+	if cfg.NodeIPFound {
+		return nil
+	}
+	interfaces, err := net.InterfaceAddrs()
+	if err != nil {
+		return fmt.Errorf("look for this machine's addresses: %w", err)
+	}
+	var own []string
+	for _, a := range interfaces {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLoopback() && !p.Addr().IsLinkLocalUnicast() {
+			own = append(own, p.Addr().Unmap().String())
+		}
+	}
+	for _, ip := range cfg.NodeIPs {
+		if !slices.Contains(own, ip.String()) {
+			return fmt.Errorf("--node-ip: %s is not an address of this machine, which has %s; an address under which others reach it through a router is --node-external-ip",
+				ip, strings.Join(own, ", "))
+		}
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ kedge renews certificates while it runs, when two thirds of their life have pass
 			Name: "list", Aliases: []string{"check"}, Usage: "show every certificate", Flags: []cli.Flag{outputFlag()},
 			Action: func(c *cli.Context) error { return p.listCertificates(installed().DataDir, c.String("output")) },
 		},
+		refused("rotate-ca", "the authorities are valid for ten years, and a site with others is a new one: restore its objects there"),
 		&cli.Command{
 			Name: "rotate", Usage: "have certificates issued anew", ArgsUsage: "[NAME...]",
 			Action: func(c *cli.Context) error { return p.rotateCertificates(installed().DataDir, c.Args().Slice()) },

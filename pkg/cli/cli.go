@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -96,7 +97,7 @@ func (p *program) app() *cli.App {
 			_, err := io.WriteString(p.out, overview(p.commands()))
 			return err
 		}
-		return unknownCommand(c.Args().First(), p.commands())
+		return unknownCommand(c.Args().First(), "kedge", p.commands())
 	}
 	for _, c := range app.Commands {
 		p.withHelp(c)
@@ -128,7 +129,8 @@ func (p *program) withHelp(c *cli.Command) {
 			return err
 		}
 		if c.ArgsUsage == "" && ctx.Args().Len() > 0 {
-			return fmt.Errorf("%s: unexpected argument %q (see kedge %s --help)", c.Name, ctx.Args().First(), c.Name)
+			name := fullName(ctx)
+			return fmt.Errorf("%s: unexpected argument %q (see kedge %s --help)", name, ctx.Args().First(), name)
 		}
 		return action(ctx)
 	}
@@ -138,7 +140,19 @@ func helpFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "Show this help."}
 }
 
-func unknownCommand(name string, commands []*cli.Command) error {
+// fullName is a command with those above it, without kedge.
+func fullName(c *cli.Context) string {
+	if c.Command == nil || c.Command.Name == "" || c.Command.Name == "kedge" {
+		return ""
+	}
+	if _, full, ok := strings.Cut(c.Command.HelpName, " "); ok {
+		return full
+	}
+	return c.Command.Name
+}
+
+// unknownCommand is about a name below the command above.
+func unknownCommand(name, above string, commands []*cli.Command) error {
 	var names []string
 	for _, c := range commands {
 		if !c.Hidden {
@@ -148,15 +162,12 @@ func unknownCommand(name string, commands []*cli.Command) error {
 	if near := config.Nearest(name, names); near != "" {
 		return fmt.Errorf("unknown command %q, did you mean %s?", name, near)
 	}
-	return fmt.Errorf("unknown command %q (see kedge --help)", name)
+	return fmt.Errorf("unknown command %q (see %s --help)", name, above)
 }
 
 // usageError says in one line what is wrong with the flags. The wording it translates is that of package flag.
 func (p *program) usageError(c *cli.Context, err error, _ bool) error {
-	command := "kedge"
-	if c.Command != nil && c.Command.Name != "" && c.Command.Name != "kedge" {
-		command += " " + c.Command.Name
-	}
+	command := strings.TrimSpace("kedge " + fullName(c))
 	text := err.Error()
 	if flag, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
 		hint := "see " + command + " --help"
@@ -168,6 +179,13 @@ func (p *program) usageError(c *cli.Context, err error, _ bool) error {
 	}
 	if flag, ok := strings.CutPrefix(text, "flag needs an argument: -"); ok {
 		return fmt.Errorf("flag --%s needs a value (see %s --help)", strings.TrimLeft(flag, "-"), command)
+	}
+	if m := regexp.MustCompile(`^invalid (boolean )?value "(.*)" for (?:flag )?-(\S+): `).FindStringSubmatch(text); m != nil {
+		wrong := "cannot be understood"
+		if m[1] != "" {
+			wrong = "is neither true nor false"
+		}
+		return fmt.Errorf("--%s: %q %s (see %s --help)", strings.TrimLeft(m[3], "-"), m[2], wrong, command)
 	}
 	return fmt.Errorf("%s (see %s --help)", text, command)
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -58,13 +59,24 @@ func (p *program) chooseKubeconfig(args []string) error {
 		fmt.Fprintf(p.err, "kedge: %s can be read by root only: use sudo, or start the server with --write-kubeconfig-mode\n", path)
 		return nil
 	case err != nil:
-		return nil // no server here
+		return noCluster(args)
 	}
 	_ = f.Close() // opened for reading only
 	if err := os.Setenv("KUBECONFIG", path); err != nil {
 		return fmt.Errorf("set KUBECONFIG: %w", err)
 	}
 	return nil
+}
+
+// noCluster says that nothing is there to talk to, unless the command needs nothing or says by itself where its cluster is.
+func noCluster(args []string) error {
+	free := []string{"completion", "config", "help", "kustomize", "options", "plugin", "version", "__complete", "__completeNoDesc", "-h", "--help", "-s"}
+	says := func(a string) bool { return slices.Contains(free, a) || strings.HasPrefix(a, "--server") }
+	if len(args) == 0 || slices.ContainsFunc(args, says) || os.Getenv("KUBERNETES_SERVICE_HOST") != "" {
+		return nil
+	}
+	return errors.New("no server has run on this machine: name the kubeconfig of one with --kubeconfig or KUBECONFIG; " +
+		"what a node knows itself is shown by kedge kubectl --local")
 }
 
 // useLocal points KUBECONFIG at the node API of this machine: what the node knows, with or without the server.

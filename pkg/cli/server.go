@@ -51,7 +51,7 @@ func serverChecks(cfg config.Server) check.Config {
 		Node: !cfg.DisableAgent, KubeProxy: !cfg.DisableKubeProxy, Snapshotter: cfg.Snapshotter,
 		Files: map[string]string{
 			"resolv-conf": cfg.ResolvConf, "datastore-cafile": cfg.DatastoreCAFile,
-			"datastore-certfile": cfg.DatastoreCertFile, "datastore-keyfile": cfg.DatastoreKeyFile,
+			"datastore-certfile": cfg.DatastoreCertFile, "datastore-keyfile": cfg.DatastoreKeyFile, "private-registry": namedRegistry(cfg.Agent),
 		},
 		CAFile: certs.NewServerPaths(cfg.DataDir).ServerCA.Cert, Built: version.Get().Date,
 	}
@@ -82,7 +82,10 @@ func (p *program) start(l config.Log, machine check.Config, run func(context.Con
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	return run(ctx, log)
+	if err := run(ctx, log); ctx.Err() == nil || !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil // it was asked to stop before it ran
 }
 
 // awaitClock waits until the clock of a machine that has been a site before can be right, as after a boot without a

@@ -22,6 +22,9 @@ func site(ctx context.Context, cfg config.Server, log *slog.Logger) ([]superviso
 	if err := completeAddresses(&cfg); err != nil {
 		return nil, err
 	}
+	if err := ownAddresses(cfg.Agent); err != nil {
+		return nil, err
+	}
 	s, err := server.New(ctx, cfg, log)
 	if err != nil {
 		return nil, err

@@ -84,7 +84,11 @@ func (p *program) withStore(do func(datastore.Config) error) error {
 	if err := hasStore(cfg); err != nil {
 		return err
 	}
-	return do(server.StoreConfig(cfg.DataDir))
+	store := server.StoreConfig(cfg.DataDir)
+	if _, err := os.Stat(store.Dir); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no datastore in %s: run this command on a server", store.Dir)
+	}
+	return do(store)
 }
 
 // hasStore says why this machine has no datastore that these commands know.
@@ -96,9 +100,6 @@ func hasStore(cfg config.Server) error {
 }
 
 func (p *program) saveSnapshot(c *cli.Context, cfg datastore.Config) error {
-	if _, err := os.Stat(cfg.Dir); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is no datastore in %s: run this command on a server", cfg.Dir)
-	}
 	info, err := datastore.SaveSnapshot(c.Context, cfg, c.String("name"))
 	if err != nil {
 		return err

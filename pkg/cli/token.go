@@ -46,6 +46,7 @@ Commands about tokens run on a server, as root.`,
 				return p.createToken(c.Context, c.Duration("ttl"), c.String("description"))
 			},
 		},
+		refused("generate", "use kedge token create, which makes a token and has the server accept it"),
 		&cli.Command{
 			Name: "list", Usage: "show the tokens that expire", Flags: []cli.Flag{outputFlag()},
 			Action: func(c *cli.Context) error { return p.listTokens(c.Context, c.String("output")) },
@@ -95,12 +96,19 @@ func (p *program) family(name, usage, text string, members ...*cli.Command) *cli
 		Name: name, Usage: usage, CustomHelpTemplate: manual, Subcommands: members, ArgsUsage: "COMMAND",
 		Action: func(c *cli.Context) error {
 			if c.Args().Len() > 0 {
-				return unknownCommand(c.Args().First(), members)
+				return unknownCommand(c.Args().First(), "kedge "+name, members)
 			}
 			_, err := io.WriteString(p.out, manual)
 			return err
 		},
 	}
+}
+
+// refused is a command that others of the family have, with the way out.
+func refused(name, reason string) *cli.Command {
+	return &cli.Command{Name: name, Hidden: true, ArgsUsage: "...", Action: func(c *cli.Context) error {
+		return fmt.Errorf("%s is not built: %s", fullName(c), reason)
+	}}
 }
 
 // useDataDir makes --data-dir of a command below a family that of the settings of this machine.

@@ -17,6 +17,9 @@ const DefaultFile = "/etc/kedge/config.yaml"
 // DefaultDataDir is where kedge keeps everything that must survive a restart.
 const DefaultDataDir = "/var/lib/kedge"
 
+// DefaultPrivateRegistry is where a node looks for mirrors and logins of registries; it may be missing.
+const DefaultPrivateRegistry = "/etc/kedge/registries.yaml"
+
 // DefaultKubeconfig is where a server writes the operator's kubeconfig.
 const DefaultKubeconfig = "/etc/kedge/kedge.yaml"
 

@@ -148,7 +148,7 @@ func (a Agent) kubeletOptions() []string {
 // Nearest returns the name among known that needs the fewest edits to become name, or "" when none comes close.
 // It counts edits as Levenshtein does.
 func Nearest(name string, known []string) string {
-	best, distance := "", max(2, len(name)/3)+1
+	best, distance := "", max(1, (len(name)+1)/3)+1
 	for _, k := range known {
 		if d := levenshtein(name, k); d < distance {
 			best, distance = k, d

@@ -272,7 +272,7 @@ func runtimeSettings() []Setting {
 		{Name: "pause-image", Group: group, Value: "IMAGE", DefaultText: "the bundled one",
 			Usage: "Image of the pod sandboxes.",
 			bind:  text(func(s *Server) *string { return &s.PauseImage })},
-		{Name: "private-registry", Group: group, Value: "FILE", Default: "/etc/kedge/registries.yaml",
+		{Name: "private-registry", Group: group, Value: "FILE", Default: DefaultPrivateRegistry,
 			Usage: "Mirrors, credentials and TLS of image registries.",
 			bind:  text(func(s *Server) *string { return &s.PrivateRegistry })},
 		{Name: "system-default-registry", Group: group, Value: "HOST", Env: env("SYSTEM_DEFAULT_REGISTRY"), Server: true,
