@@ -46,7 +46,7 @@ func (p *program) agentCommand() *cli.Command {
 			return p.start(cfg.Log, agentChecks(cfg), func(ctx context.Context, log *slog.Logger) error {
 				parts, err := node(ctx, cfg, log)
 				if err != nil {
-					return err
+					return unlessStopped(ctx, err)
 				}
 				return p.supervise(ctx, "agent", log, parts)
 			})

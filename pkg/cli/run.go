@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -24,9 +25,17 @@ func (p *program) runServer(ctx context.Context, cfg config.Server, log *slog.Lo
 	}
 	parts, err := site(ctx, cfg, log)
 	if err != nil {
-		return err
+		return unlessStopped(ctx, err)
 	}
 	return p.supervise(ctx, "server", log, parts)
+}
+
+// unlessStopped is an error of the preparation, or nil when it only says that kedge was asked to stop meanwhile.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
 }
 
 // resetCluster leaves this server alone in its datastore.

@@ -82,10 +82,7 @@ func (p *program) start(l config.Log, machine check.Config, run func(context.Con
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	if err := run(ctx, log); ctx.Err() == nil || !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil // it was asked to stop before it ran
+	return run(ctx, log)
 }
 
 // awaitClock waits until the clock of a machine that has been a site before can be right, as after a boot without a
