@@ -19,6 +19,7 @@ func version(n *lab.Node, name string) string {
 }
 
 func TestSingleServerMovesToEtcdAndBack(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	s := l.AddSite("one").AddNode("s1", lab.Server("--disable-agent"))
 	s.Start()
