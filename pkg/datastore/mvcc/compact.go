@@ -30,6 +30,7 @@ type sweeper struct {
 	garbage  []int64
 	batch    int // rows per step, adapted to the time a step takes
 	vacuum   bool
+	shrunk   bool // pages were cut off since the file was made shorter
 	walLimit int64
 	commits  int
 	paused   time.Time // no sweep before, after a failure
@@ -140,8 +141,20 @@ func (g *sweeper) shrink(w *writer) error {
 	}
 	if free < vacuumAbove || free < pages/3 {
 		g.vacuum = false
-		return nil
+		return g.shorten(w)
 	}
+	g.shrunk = true
 	// 256 pages are about as quick as a batch of deletions
 	return w.c.Each("PRAGMA incremental_vacuum(256)", func([]driver.Value) error { return nil })
+}
+
+// shorten makes the file as short as it has become: until the log is written to it, which by itself happens after a thousand pages more, it keeps
+// its length. A read that goes on prevents it, and leaves it to the next time.
+func (g *sweeper) shorten(w *writer) error {
+	if !g.shrunk {
+		return nil
+	}
+	g.shrunk = false
+	_, err := w.c.Integer("PRAGMA wal_checkpoint(PASSIVE)")
+	return err
 }
