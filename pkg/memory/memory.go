@@ -116,8 +116,10 @@ func (t *Tuner) trim() {
 
 // Bounds of the time in garbage collection between which the percentage stays as it is.
 const (
-	// idleCores is a part of one core that is too little to save on.
+	// idleCores is a part of one core that is too little to save on; onceCores is that when there was only one collection, which an idle site has each
+	// minute: judged by the interval it falls into it looks dear, and the heap would double for it.
 	idleCores = 0.01
+	onceCores = 0.05
 	// lowShare and highShare are parts of the CPU time that the process used.
 	lowShare  = 0.02
 	highShare = 0.05
@@ -126,7 +128,7 @@ const (
 // decide chooses the next percentage from what garbage collection cost since the last decision.
 func decide(c cost, percent, idle, busy int) int {
 	switch {
-	case c.cores < idleCores:
+	case c.cores < idleCores, c.collections < 2 && c.cores < onceCores:
 		return idle
 	case c.share < lowShare:
 		return max(idle, percent*2/3)
@@ -141,20 +143,26 @@ func decide(c cost, percent, idle, busy int) int {
 type cost struct {
 	cores float64 // CPU seconds a second
 	share float64 // part of the CPU time that the process used
+	// collections is how many there were.
+	collections uint64
 }
 
-// usage is CPU time since the start of the process, in seconds, as of the last collection.
-type usage struct{ gc, busy float64 }
+// usage is CPU time since the start of the process, in seconds, as of the last collection, and the number of collections.
+type usage struct {
+	gc, busy    float64
+	collections uint64
+}
 
 func readUsage() usage {
 	samples := []metrics.Sample{
 		{Name: "/cpu/classes/gc/total:cpu-seconds"},
 		{Name: "/cpu/classes/user:cpu-seconds"},
 		{Name: "/cpu/classes/scavenge/total:cpu-seconds"},
+		{Name: "/gc/cycles/total:gc-cycles"},
 	}
 	metrics.Read(samples)
 	gc := samples[0].Value.Float64()
-	return usage{gc: gc, busy: gc + samples[1].Value.Float64() + samples[2].Value.Float64()}
+	return usage{gc: gc, busy: gc + samples[1].Value.Float64() + samples[2].Value.Float64(), collections: samples[3].Value.Uint64()}
 }
 
 // since is the cost between two readings that lie interval apart.
@@ -163,5 +171,5 @@ func (u usage) since(before usage, interval time.Duration) cost {
 	if busy <= 0 {
 		return cost{}
 	}
-	return cost{cores: gc / interval.Seconds(), share: gc / busy}
+	return cost{cores: gc / interval.Seconds(), share: gc / busy, collections: u.collections - before.collections}
 }

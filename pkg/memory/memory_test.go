@@ -11,18 +11,20 @@ import (
 )
 
 func TestDecide(t *testing.T) {
-	idle := cost{cores: 0.002, share: 0.3}
+	idle := cost{cores: 0.002, share: 0.3, collections: 9}
 	for _, c := range []struct {
 		spent   cost
 		percent int
 		want    int
 	}{
 		{idle, 200, 30}, {idle, 30, 30}, // idle goes to the floor at once and stays
-		{cost{}, 100, 30},            // nothing was collected
-		{cost{0.02, 0.01}, 100, 66},  // cheap for what was done
-		{cost{0.03, 0.03}, 100, 100}, // between the bounds nothing moves
-		{cost{0.10, 0.10}, 30, 60},   // expensive goes up at once
-		{cost{0.50, 0.50}, 150, 200}, // and stops at the ceiling
+		{cost{}, 100, 30},               // nothing was collected
+		{cost{0.02, 0.01, 9}, 100, 66},  // cheap for what was done
+		{cost{0.03, 0.03, 9}, 100, 100}, // between the bounds nothing moves
+		{cost{0.10, 0.10, 2}, 30, 60},   // expensive goes up at once
+		{cost{0.50, 0.50, 9}, 150, 200}, // and stops at the ceiling
+		{cost{0.03, 0.20, 1}, 30, 30},   // one collection alone says little
+		{cost{0.10, 0.20, 1}, 30, 60},   // unless it is that of a very large heap
 	} {
 		if got := decide(c.spent, c.percent, 30, 200); got != c.want {
 			t.Errorf("decide(%+v, %d) = %d, want %d", c.spent, c.percent, got, c.want)
@@ -31,10 +33,10 @@ func TestDecide(t *testing.T) {
 }
 
 func TestCostBetweenReadings(t *testing.T) {
-	if got, want := (usage{2, 20}).since(usage{1, 10}, 20*time.Second), (cost{cores: 0.05, share: 0.1}); got != want {
+	if got, want := (usage{2, 20, 7}).since(usage{1, 10, 4}, 20*time.Second), (cost{0.05, 0.1, 3}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got := (usage{1, 10}).since(usage{1, 10}, time.Second); got != (cost{}) {
+	if got := (usage{1, 10, 4}).since(usage{1, 10, 4}, time.Second); got != (cost{}) {
 		t.Errorf("no collection gave %+v", got)
 	}
 }
