@@ -32,8 +32,8 @@ type node struct {
 	ends     []func()
 }
 
-// ping is shorter than usual, so that a line that is cut is found out soon.
-const ping = 5 * time.Second
+// ping and answer are shorter than usual, so that a line that is cut is found out soon.
+const ping, answer = 5 * time.Second, 10 * time.Second
 
 // join gets an identity for a node and prepares its parts; address is where its connections to the server begin.
 func join(ctx context.Context, server, token, dir, name, address string, ip net.IP, log *slog.Logger) (*node, error) {
@@ -78,7 +78,8 @@ func join(ctx context.Context, server, token, dir, name, address string, ip net.
 		return nil, err
 	}
 	n.tunnel, err = tunnel.NewAgent(tunnel.AgentConfig{
-		Servers: servers, TLS: client.TLS, Targets: map[string]string{tunnel.TargetKubelet: "127.0.0.1:1"}, Ping: ping, Lost: n.balancer.Drop, Log: log,
+		Servers: servers, TLS: client.TLS, Targets: map[string]string{tunnel.TargetKubelet: "127.0.0.1:1"}, Ping: ping, Answer: answer, Lost: n.balancer.Drop,
+		Found: func() <-chan struct{} { _, _, changed := n.link.State(); return changed }, Log: log,
 	})
 	if err != nil {
 		return nil, err
