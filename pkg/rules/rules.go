@@ -74,5 +74,8 @@ func (n *Node) Run(ctx context.Context) error {
 // Wanted says that the bus is to run when it has clients: rules whose source is rest may send to every node, and a node does not know them.
 func (*Node) Wanted() bool { return true }
 
+// Filters are the topics that the rules of the node want to hear, and a channel that is closed when they are others.
+func (n *Node) Filters() (filters []string, changed <-chan struct{}) { return n.edge.Filters() }
+
 // Take keeps a message of the bus for the rules that want it; when it returns nil, a power cut does not lose it.
 func (n *Node) Take(topic string, payload []byte) error { return n.edge.Take(topic, payload) }

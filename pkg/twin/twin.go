@@ -56,8 +56,8 @@ type NodeConfig struct {
 	// Dir is where twins are kept.
 	Dir string
 	Bus Bus
-	// Tap hears what clients of the message bus publish; nil for nobody.
-	Tap mqtt.Tap
+	// Tap hears what clients of the message bus, and of an existing broker, publish; nil for nobody.
+	Tap bridge.Tap
 	Log *slog.Logger
 }
 
@@ -80,7 +80,7 @@ type Bus struct {
 	Anonymous bool
 	TLS       BusTLS
 	Limits    BusLimits
-	// Existing is a broker that is there already; nil for none. Its Hub and Log are those of the node.
+	// Existing is a broker that is there already; nil for none. Its Hub, Tap and Log are those of the node.
 	Existing *ExistingBus
 }
 
@@ -137,7 +137,7 @@ func (n *Node) openBus() error {
 		return nil
 	}
 	cfg := *bus.Existing
-	cfg.Hub, cfg.Log = n.hub, n.cfg.Log
+	cfg.Hub, cfg.Tap, cfg.Log = n.hub, n.cfg.Tap, n.cfg.Log
 	existing, err := bridge.New(cfg)
 	if err != nil {
 		return err

@@ -106,6 +106,16 @@ func (e *Edge) Take(topic string, payload []byte) error {
 	return e.keep(rules, wire.Message{Topic: topic, Time: time.Now().UnixMilli(), Body: payload})
 }
 
+// Filters are the topics that rules want to hear, and a channel that is closed when they are others.
+func (e *Edge) Filters() (filters []string, changed <-chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, t := range e.plan.Topics {
+		filters = append(filters, t.Filter)
+	}
+	return filters, e.changed
+}
+
 // keep puts a message on disk.
 func (e *Edge) keep(rules []string, m wire.Message) error {
 	if len(m.Body) > wire.MaxMessage {

@@ -53,9 +53,17 @@ func (s *scene) restToBus(sender *http.Client, bus paho.Client) {
 	if token := bus.Subscribe("test/#", 1, func(_ paho.Client, m paho.Message) { heard <- m.Topic() + " " + string(m.Payload()) }); !token.WaitTimeout(patience) || token.Error() != nil {
 		s.Fatal(token.Error())
 	}
+	existing := make(chan string, 10)
+	other := s.connect("1884", "")
+	if token := other.Subscribe("test", 1, func(_ paho.Client, m paho.Message) { existing <- string(m.Payload()) }); !token.WaitTimeout(patience) || token.Error() != nil {
+		s.Fatal(token.Error())
+	}
 	s.awaitAsk(sender, http.MethodPost, "edge-node-1/default/a", `{"n":1}`, http.StatusOK, "message delivered")
 	if got := <-heard; got != `test {"n":1}` {
 		s.Errorf("heard %s", got)
+	}
+	if got := <-existing; got != `{"n":1}` {
+		s.Errorf("heard %s on the existing broker", got)
 	}
 	s.awaitAsk(sender, http.MethodPost, "edge-node-1/default/a/deep/er", "x", http.StatusOK, "message delivered")
 	if got := <-heard; got != "test/deep/er x" {
@@ -94,6 +102,10 @@ func (s *scene) busToRest(bus paho.Client) {
 	s.publish(bus, "default/other", "nobody wants this")
 	s.publish(bus, "default/test", "m0")
 	s.awaitHello([]string{"m0"})
+	other := s.connect("1884", "")
+	s.publish(other, "default/other", "nobody wants this")
+	s.publish(other, "default/test", "m1")
+	s.awaitHello([]string{"m0", "m1"})
 }
 
 func (s *scene) serviceToRest() {
@@ -154,7 +166,7 @@ func (s *scene) refusals(sender *http.Client) {
 func (s *scene) cutOff(sender *http.Client, bus paho.Client, password string) []string {
 	s.Helper()
 	s.farm.Uplink().Cut()
-	want := []string{"m0"}
+	want := []string{"m0", "m1"}
 	say := func(bus paho.Client, count int) {
 		for range count {
 			text := fmt.Sprintf("m%d", len(want))

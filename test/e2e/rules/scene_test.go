@@ -26,7 +26,8 @@ import (
 // patience bounds what happens within seconds on a quiet machine.
 const patience = 2 * time.Minute
 
-// scene is a server in town, an agent far away, a program in town that takes messages, and one on the agent's machine that answers requests.
+// scene is a server in town, an agent far away, a program in town that takes messages, and one on the agent's machine that answers requests. A
+// broker that is there already runs on that machine too, until it is rebooted.
 type scene struct {
 	*testing.T
 	lab    *lab.Lab
@@ -44,7 +45,8 @@ func newScene(t *testing.T) *scene {
 	s.server.Start()
 	s.server.AwaitReady()
 	s.farm = l.AddSiteBehindNAT("farm")
-	s.node = s.farm.AddAgent("edge-node-1", s.server)
+	s.node = s.farm.AddAgent("edge-node-1", s.server, "--mqtt-external", "tcp://127.0.0.1:1884")
+	s.node.Exec("mosquitto", "-d", "-p", "1884")
 	s.node.Start()
 	s.server.AwaitNodes("edge-node-1")
 	l.Await("the kinds of rules", patience, func() error {
@@ -120,11 +122,17 @@ func (s *scene) awaitHello(want []string) {
 // bus connects to the message bus of the node.
 func (s *scene) bus(password string) paho.Client {
 	s.Helper()
-	o := paho.NewClientOptions().AddBroker("tcp://127.0.0.1:1883").SetClientID("app").SetUsername("app").SetPassword(password).
+	return s.connect("1883", password)
+}
+
+// connect connects to a broker on the node.
+func (s *scene) connect(port, password string) paho.Client {
+	s.Helper()
+	o := paho.NewClientOptions().AddBroker("tcp://127.0.0.1:" + port).SetClientID("app").SetUsername("app").SetPassword(password).
 		SetAutoReconnect(false).SetCustomOpenConnectionFn(func(*url.URL, paho.ClientOptions) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		return s.node.Dial(ctx, "tcp", "127.0.0.1:1883")
+		return s.node.Dial(ctx, "tcp", "127.0.0.1:"+port)
 	})
 	var c paho.Client
 	s.lab.Await("the message bus", patience, func() error {

@@ -46,20 +46,23 @@ type Config struct {
 	Credentials string
 	// CA is the authority of the broker's certificate, empty for those that the machine trusts; Cert and Key are what the bridge shows, if anything.
 	CA, Cert, Key string
+	// Tap hears what clients of the broker publish besides; nil for nobody.
+	Tap Tap
 	// QoS is that of questions and answers: 0, 1 or 2. From 1 on the broker keeps questions while the bridge is away.
 	QoS byte
 	Log *slog.Logger
 }
 
-// Bridge connects while the node has devices.
+// Bridge connects while the node has devices, or its tap is to be served.
 type Bridge struct {
 	cfg  Config
 	pace time.Duration // first pause between attempts
 	open atomic.Pointer[session]
 
 	mu    sync.Mutex
-	known map[[32]byte]bool // sums of the last questions, over connections
+	known map[[32]byte]bool // sums of the last messages that were dealt with, over connections
 	order [][32]byte
+	own   echoes
 }
 
 // check says what is wrong with the address of a broker.
@@ -93,7 +96,7 @@ const lookAgain = 2 * time.Second
 func (b *Bridge) Run(ctx context.Context) error {
 	warned := false
 	for pause := b.pace; ctx.Err() == nil; {
-		if b.cfg.Hub.Len() == 0 {
+		if !b.needed() {
 			wait(ctx, lookAgain)
 			continue
 		}
@@ -125,17 +128,16 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// serve is one connection. It returns nil when ctx is done or the node has no devices any more; up says that the broker took the bridge in.
+// serve is one connection. It returns nil when ctx is done or the bridge is not needed any more; up says that the broker took the bridge in.
 func (b *Bridge) serve(ctx context.Context, connected func()) (up bool, err error) {
 	o, err := b.options()
 	if err != nil {
 		return false, err
 	}
-	lost := make(chan error, 1)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	o.SetConnectionLostHandler(func(_ paho.Client, err error) { lost <- err; stop() })
-	s := &session{bridge: b, waiting: make(chan letter, maxWaiting), stop: stop}
+	s := &session{bridge: b, waiting: make(chan letter, maxWaiting), lost: make(chan error, 1), stop: stop}
+	o.SetConnectionLostHandler(func(_ paho.Client, err error) { s.lose(err) })
 	s.desk = desk.New(desk.Config{Hub: b.cfg.Hub, Publish: s.put, Log: b.cfg.Log})
 	o.SetDefaultPublishHandler(s.take)
 	s.client = paho.NewClient(o)
@@ -152,11 +154,16 @@ func (b *Bridge) serve(ctx context.Context, connected func()) (up bool, err erro
 	connected()
 	b.open.Store(s)
 	defer b.open.Store(nil)
-	s.desk.Announce(ctx, func() bool { return b.cfg.Hub.Len() > 0 })
+	var following sync.WaitGroup
+	if b.cfg.Tap != nil {
+		following.Go(func() { s.follow(ctx) })
+	}
+	s.desk.Announce(ctx, b.needed)
 	stop()
+	following.Wait()
 	err = <-sent
 	select {
-	case gone := <-lost:
+	case gone := <-s.lost:
 		return true, fmt.Errorf("connection: %w", gone)
 	default:
 		return true, err
@@ -197,7 +204,7 @@ func (b *Bridge) subscribe(client paho.Client) error {
 func (b *Bridge) options() (*paho.ClientOptions, error) {
 	o := paho.NewClientOptions().AddBroker(b.cfg.Broker).SetClientID("kedge-" + b.cfg.Hub.Node()).SetCleanSession(b.cfg.QoS == 0).
 		SetConnectTimeout(patience).SetWriteTimeout(patience).SetAutoReconnect(false).SetConnectRetry(false).SetKeepAlive(30 * time.Second).
-		SetOrderMatters(true).SetProtocolVersion(4)
+		SetOrderMatters(true).SetProtocolVersion(4).SetAutoAckDisabled(true)
 	if b.cfg.Credentials != "" {
 		name, password, err := clients.Login(b.cfg.Credentials)
 		if err != nil {
@@ -240,5 +247,6 @@ type session struct {
 	client  paho.Client
 	desk    *desk.Desk
 	waiting chan letter
+	lost    chan error // why the connection ended, if not because it should
 	stop    context.CancelFunc
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 
@@ -16,15 +17,30 @@ const maxKnown = 512
 
 // take answers a question. What the broker has retained was asked long ago, and what it sends again was answered already. The topics of
 // answers are none of questions, so that nothing goes round.
+//
+// What is no question is heard by the tap; what that cannot take is not acknowledged, and the connection ends, so that the broker sends it again.
 func (s *session) take(_ paho.Client, m paho.Message) {
-	t, ok := message.Parse(m.Topic())
-	if !ok || m.Retained() || len(m.Payload()) > maxPayload || t.Verb == message.MembershipGet && t.ID != s.bridge.cfg.Hub.Node() {
-		return
+	t, question := message.Parse(m.Topic())
+	switch {
+	case m.Retained() || len(m.Payload()) > maxPayload:
+	case !question:
+		if !s.hear(m) {
+			return
+		}
+	case t.Verb == message.MembershipGet && t.ID != s.bridge.cfg.Hub.Node():
+	case s.bridge.ours(t) && !s.bridge.again(m):
+		s.desk.Answer(t, m.Payload())
 	}
-	if !s.bridge.ours(t) || s.bridge.again(m) {
-		return
+	m.Ack()
+}
+
+// lose ends the connection, for the first of several reasons.
+func (s *session) lose(err error) {
+	select {
+	case s.lost <- err:
+	default:
 	}
-	s.desk.Answer(t, m.Payload())
+	s.stop()
 }
 
 // ours says whether a device is of this node. On a broker of several nodes the others' questions are not answered.
@@ -40,23 +56,38 @@ func (b *Bridge) ours(t message.Topic) bool {
 	return ok
 }
 
-// again says whether the broker has sent a message before. It marks those that it sends once more.
+// again says whether the broker sends a message once more that was dealt with, and takes it for dealt with from now on.
 func (b *Bridge) again(m paho.Message) bool {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s\x00%s", m.MessageID(), m.Topic(), m.Payload()))
+	known := b.knows(m)
+	b.dealtWith(m)
+	return known
+}
+
+// knows says whether the broker sends a message once more that was dealt with.
+func (b *Bridge) knows(m paho.Message) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.known[sum] && m.Duplicate() {
-		return true
+	return m.Duplicate() && b.known[messageSum(m)]
+}
+
+// dealtWith remembers a message.
+func (b *Bridge) dealtWith(m paho.Message) {
+	sum := messageSum(m)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.known[sum] {
+		return
 	}
-	if !b.known[sum] {
-		b.known[sum] = true
-		b.order = append(b.order, sum)
-	}
+	b.known[sum] = true
+	b.order = append(b.order, sum)
 	if len(b.order) > maxKnown {
 		delete(b.known, b.order[0])
 		b.order = b.order[1:]
 	}
-	return false
+}
+
+func messageSum(m paho.Message) [32]byte {
+	return sha256.Sum256(fmt.Appendf(nil, "%d %s\x00%s", m.MessageID(), m.Topic(), m.Payload()))
 }
 
 // ErrAway says that the broker cannot be reached now.
@@ -91,6 +122,9 @@ func (s *session) send(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case l := <-s.waiting:
+			if !strings.HasPrefix(l.topic, "$") { // a tap hears no others
+				s.bridge.own.publish(l.topic, l.payload)
+			}
 			if err := await(s.client.Publish(l.topic, s.bridge.cfg.QoS, false, l.payload)); err != nil {
 				return fmt.Errorf("publish: %w", err)
 			}
