@@ -26,7 +26,11 @@ func TestSnapshotRestoreBringsFilesBack(t *testing.T) {
 	if err := os.WriteFile(key, []byte("secret"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg := datastore.Config{Dir: dir, SnapshotFiles: []string{secrets, "/does/not/exist"}}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(key, link); err != nil {
+		t.Fatal(err)
+	}
+	cfg := datastore.Config{Dir: dir, SnapshotFiles: []string{link, secrets, "/does/not/exist"}}
 	populate(t, cfg, 30, "mine")
 	populate(t, cfg, 40, "")
 	if err := os.WriteFile(key, []byte("changed"), 0o600); err != nil {

@@ -47,10 +47,17 @@ func Restore(cfg Config, name, aside string, files bool) (Info, error) {
 	return info, PutBack(cfg.Dir, info)
 }
 
+// linkToken is a link to another file, and was never kept with a snapshot.
+const linkToken = "node-token"
+
 // PutBack puts the files kept with a snapshot back to their places.
 func PutBack(dir string, info Info) error {
 	for _, path := range info.Files {
-		if err := copyTree(filepath.Join(dir, info.Name, filesDir, path), path); err != nil {
+		kept := filepath.Join(dir, info.Name, filesDir, path)
+		if _, err := os.Lstat(kept); errors.Is(err, os.ErrNotExist) && filepath.Base(path) == linkToken {
+			continue // snapshots of earlier versions name it
+		}
+		if err := copyTree(kept, path); err != nil {
 			return fmt.Errorf("put back %s: %w", path, err)
 		}
 	}

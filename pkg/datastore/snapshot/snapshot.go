@@ -149,10 +149,14 @@ func fill(ctx context.Context, cfg Config, dir string, info *Info) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		switch err := copyTree(path, filepath.Join(dir, filesDir, path)); {
-		case errors.Is(err, os.ErrNotExist):
+		found, err := os.Lstat(path)
+		if errors.Is(err, os.ErrNotExist) || err == nil && !found.IsDir() && !found.Mode().IsRegular() {
 			continue
-		case err != nil:
+		}
+		if err == nil {
+			err = copyTree(path, filepath.Join(dir, filesDir, path))
+		}
+		if err != nil {
 			return fmt.Errorf("copy %s: %w", path, err)
 		}
 		info.Files = append(info.Files, path)

@@ -36,7 +36,7 @@ func HasMember(cfg config.Server) bool {
 // SnapshotFiles are what a restored site needs beside its data: its authorities, keys and tokens.
 func SnapshotFiles(dataDir string) []string {
 	in := func(name string) string { return filepath.Join(dataDir, "server", name) }
-	return []string{in("tls"), in("cred"), in("token"), in("node-token"), in("agent-token")}
+	return []string{in("tls"), in("cred"), in("token"), in("agent-token")} // node-token leads to token
 }
 
 // SnapshotTimes says when to take snapshots: the time between two, less than 0 for never, and what says otherwise, or nil.
