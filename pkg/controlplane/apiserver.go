@@ -65,6 +65,8 @@ type APIServer struct {
 	Local []LocalAPI
 	// Encryption, when set, is asked for the file that says how values are encrypted in the datastore, empty for none; it may wait for the datastore.
 	Encryption func(ctx context.Context) (file string, err error)
+	// Sessions, when set, is the file by which the TLS sessions of nodes outlive a restart.
+	Sessions string
 	// Evictions, when set, is asked before the pods of a node that is out of reach may be evicted.
 	Evictions evictions.Policy
 
@@ -134,7 +136,7 @@ func (a *APIServer) Run(ctx context.Context) error {
 		return fmt.Errorf("prepare: %w", err)
 	}
 	late()
-	if err := serving.Take(chain.GenericAPIServer.SecureServingInfo, chain.GenericAPIServer.Handler, stopTimeout); err != nil {
+	if err := serving.Take(chain.GenericAPIServer.SecureServingInfo, chain.GenericAPIServer.Handler, stopTimeout, a.Sessions); err != nil {
 		return fmt.Errorf("prepare its port: %w", err)
 	}
 	if err := prepared.Run(ctx); err != nil && ctx.Err() == nil {

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"math/big"
 	"net"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -168,6 +170,45 @@ func TestForgottenSessionIsAFullHandshake(t *testing.T) {
 	}
 	if _, resumed, _ := p.connect(); !resumed {
 		t.Error("the new session is not taken up")
+	}
+}
+
+func TestSessionsAreHandedOver(t *testing.T) {
+	p := newPair(t)
+	p.connect()
+	file := filepath.Join(t.TempDir(), "sessions")
+	if err := p.store.Load().Save(file); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("%v, %v", info, err)
+	}
+	next := &Store{}
+	if err := next.Load(file); err != nil {
+		t.Fatal(err)
+	}
+	p.store.Store(next)
+	if who, resumed, _ := p.connect(); who != "node" || !resumed {
+		t.Errorf("%s, resumed %v", who, resumed)
+	}
+	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file is left: %v", err)
+	}
+	old := &Store{Now: func() time.Time { return time.Now().Add(Life + time.Minute) }}
+	if err := next.Save(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := old.Load(file); err != nil || old.order.Len() != 0 {
+		t.Errorf("%d old sessions, %v", old.order.Len(), err)
+	}
+	if err := old.Load(file); err != nil {
+		t.Errorf("no file: %v", err)
+	}
+	if err := os.WriteFile(file, []byte("something else"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := old.Load(file); err == nil || old.order.Len() != 0 {
+		t.Error("a damaged file was taken")
 	}
 }
 

@@ -21,8 +21,8 @@ const (
 	idSize = 16
 )
 
-// Store keeps the sessions of a server in memory, so that a ticket on the line is an identifier and not a certificate. After a restart it is
-// empty, and clients make a full handshake. It is safe for concurrent use.
+// Store keeps the sessions of a server in memory, so that a ticket on the line is an identifier and not a certificate. When it is empty, clients
+// make a full handshake. It is safe for concurrent use.
 //
 // A session that is taken up carries the certificate of the handshake that it began with: who asks is decided for every request by the
 // certificate, as without sessions, so that one that has ended or is not trusted any more is refused.
@@ -123,18 +123,7 @@ func (s *Store) keep(client *x509.Certificate, state []byte, proven time.Time) (
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.byID == nil {
-		s.byID, s.owners = map[[idSize]byte]*list.Element{}, map[[sha256.Size]byte][]*list.Element{}
-	}
-	e := s.order.PushBack(k)
-	s.byID[k.id] = e
-	s.owners[k.owner] = append(s.owners[k.owner], e)
-	if own := s.owners[k.owner]; len(own) > perOwner {
-		s.drop(own[0])
-	}
-	if s.order.Len() > maxSessions {
-		s.drop(s.order.Front())
-	}
+	s.add(k)
 	return k.id[:], nil
 }
 

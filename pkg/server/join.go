@@ -27,6 +27,9 @@ import (
 	"github.com/kedge-io/kedge/pkg/tunnel"
 )
 
+// sessionsFile is where TLS sessions are while the server restarts: not on a disk, because they are secrets.
+const sessionsFile = "/run/kedge/tls-sessions"
+
 // kubeletPort is where kubelets listen.
 const kubeletPort = 10250
 
@@ -69,7 +72,7 @@ func (s *Server) openGate(api *controlplane.APIServer, settings func() ([]byte, 
 	}); err != nil {
 		return nil, err
 	}
-	api.Dial, api.Wrap = g.tunnel.Dial, g.wrap
+	api.Dial, api.Wrap, api.Sessions = g.tunnel.Dial, g.wrap, sessionsFile
 	return g, nil
 }
 

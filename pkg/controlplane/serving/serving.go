@@ -19,6 +19,7 @@ import (
 	"golang.org/x/net/http2"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
+	"k8s.io/klog/v2"
 
 	"github.com/kedge-io/kedge/pkg/resume"
 )
@@ -33,16 +34,22 @@ const (
 	http2StreamsUnset = 100
 )
 
-// Take has the port of an API server that is not running yet served by this package instead. stop bounds how long open connections hold its stop.
-// The API server keeps a listener that takes no connections, and by which it begins and ends to serve.
-func Take(info *genericapiserver.SecureServingInfo, handler http.Handler, stop time.Duration) error {
+// Take has the port of an API server that is not running yet served by this package instead. stop bounds how long open connections hold its stop;
+// handover, if not empty, is the file by which sessions outlive a restart. The API server keeps a listener that takes no connections, and by which
+// it begins and ends to serve.
+func Take(info *genericapiserver.SecureServingInfo, handler http.Handler, stop time.Duration, handover string) error {
 	if info == nil || info.Listener == nil {
 		return errors.New("the API server has no port")
 	}
-	s := &server{port: info.Listener, patience: stop, sessions: &resume.Store{}, stopped: make(chan struct{})}
+	s := &server{port: info.Listener, patience: stop, sessions: &resume.Store{}, handover: handover, stopped: make(chan struct{})}
 	base, err := s.settings(info)
 	if err != nil {
 		return err
+	}
+	if handover != "" {
+		if err := s.sessions.Load(handover); err != nil {
+			klog.InfoS("Nodes that return make full handshakes", "reason", err)
+		}
 	}
 	s.http = &http.Server{
 		Addr: info.Listener.Addr().String(), Handler: handler, MaxHeaderBytes: maxHeader, TLSConfig: base, IdleTimeout: idleTimeout,
@@ -72,6 +79,7 @@ type server struct {
 	http     *http.Server
 	certs    *dynamiccertificates.DynamicServingCertificateController
 	sessions *resume.Store
+	handover string
 	begin    sync.Once
 	end      sync.Once
 	stopped  chan struct{}
@@ -137,7 +145,22 @@ func (s *server) Close() error {
 	return err
 }
 
-func (s *server) close() { s.end.Do(func() { close(s.stopped) }) }
+// handOver keeps the sessions for the next start.
+func (s *server) handOver() {
+	if s.handover == "" {
+		return
+	}
+	if err := s.sessions.Save(s.handover); err != nil {
+		klog.InfoS("Nodes that return after the restart will make full handshakes", "reason", err)
+	}
+}
+
+func (s *server) close() {
+	s.end.Do(func() {
+		s.handOver()
+		close(s.stopped)
+	})
+}
 
 // Addr implements net.Listener.
 func (s *server) Addr() net.Addr { return s.port.Addr() }
