@@ -93,7 +93,7 @@ module() {
 # gobuild MODULE_DIR PACKAGE OUTPUT [LDFLAGS]: a static, stripped Go program.
 gobuild() {
 	echo "  $3"
-	(cd "$1" && CGO_ENABLED=0 go build -trimpath -tags "netgo,osusergo,$TAGS" -ldflags "-s -w ${4:-}" -o "$STAGE/bin/$3" "$2")
+	(cd "$1" && CGO_ENABLED=0 go build -trimpath -tags "netgo,osusergo,$TAGS" -gcflags "${GCFLAGS:-}" -ldflags "-s -w ${4:-}" -o "$STAGE/bin/$3" "$2")
 }
 
 # build_runc leaves checkpoint and restore out: they need criu, which does not
@@ -119,7 +119,8 @@ build_go_programs() {
 	cp -r "$dir" "$TMP/cri-tools"
 	chmod -R u+w "$TMP/cri-tools"
 	sed -i '/cri-tools\/pkg\/framework"$/d; s/framework\.OSWindows/"windows"/' "$TMP"/cri-tools/cmd/crictl/*.go
-	gobuild "$TMP/cri-tools" ./cmd/crictl crictl "-X sigs.k8s.io/cri-tools/pkg/version.Version=$CRI_TOOLS_VERSION"
+	# People wait for it, nothing else: without inlining it is a fifth smaller when packed. Neither its manual pages nor gRPC's own tracing can be asked for.
+	TAGS=grpcnotrace,urfave_cli_no_docs GCFLAGS=all=-l gobuild "$TMP/cri-tools" ./cmd/crictl crictl "-X sigs.k8s.io/cri-tools/pkg/version.Version=$CRI_TOOLS_VERSION"
 }
 
 # build_cni builds the CNI plugins as one program, kedge-cni, that is called by
