@@ -14,7 +14,7 @@ import (
 // Config bounds what the tuner may choose. Percentages are those of GOGC: how much the heap may grow
 // over what is live before it is collected.
 type Config struct {
-	// Idle and Busy are the lowest and highest percentage. 0 means 30 and 200.
+	// Idle and Busy are the lowest and highest percentage. 0 means 30 and 200. Of a large heap the lowest is lower.
 	Idle, Busy int
 	// Interval is the time between two decisions. 0 means 20 s.
 	Interval time.Duration
@@ -65,20 +65,34 @@ func (*Tuner) Ready(context.Context) error { return nil }
 
 // Run implements supervisor.Component.
 func (t *Tuner) Run(ctx context.Context) error {
-	tick := time.NewTicker(t.cfg.Interval)
+	tick := time.NewTicker(t.cfg.Interval / looks)
 	defer tick.Stop()
 	percent := t.cfg.Idle
 	var trimmed time.Time
-	fixed := fixed()
+	fixed := os.Getenv("GOGC") != ""
+	set := func(next int, why cost) {
+		if next != percent && !fixed {
+			debug.SetGCPercent(next)
+			percent = next
+			t.cfg.Log.Debug("garbage collection percentage", "percent", next, "cores", why.cores, "share", why.share)
+		}
+	}
 	if !fixed {
 		debug.SetGCPercent(percent) // starting is over; a burst of work that comes now would double what it holds
 	}
 	var before *usage // nothing at first: what starting cost says nothing about running
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		}
+		idle := lowest(t.cfg.Idle, readLive())
+		if n%looks != 0 { // a burst of work makes the heap large within seconds
+			if percent <= t.cfg.Idle {
+				set(min(percent, idle), cost{})
+			}
+			continue
 		}
 		now := readUsage()
 		if before == nil {
@@ -87,16 +101,36 @@ func (t *Tuner) Run(ctx context.Context) error {
 		}
 		spent := now.since(*before, t.cfg.Interval)
 		before = &now
-		if next := decide(spent, percent, t.cfg.Idle, t.cfg.Busy); next != percent && !fixed {
-			debug.SetGCPercent(next)
-			percent = next
-			t.cfg.Log.Debug("garbage collection percentage", "percent", next, "cores", spent.cores, "share", spent.share)
-		}
+		set(decide(spent, percent, idle, t.cfg.Busy), spent)
 		if percent <= t.cfg.Idle && time.Since(trimmed) > trimEvery {
 			trimmed = time.Now()
 			t.trim()
 		}
 	}
+}
+
+// looks is how often the size of the heap is looked at between two decisions.
+const looks = 10
+
+// Bounds of what an idle heap grows by before it is collected: a large one by no more than spare, but by least percent.
+const (
+	spare = 48 << 20
+	least = 15
+)
+
+// lowest is the percentage of an idle process with so many bytes to be marked.
+func lowest(idle int, live uint64) int {
+	if live == 0 {
+		return idle
+	}
+	return min(idle, max(least, int(spare*100/live)))
+}
+
+// readLive is how many bytes the last collection marked, stacks included, which the percentage is of.
+func readLive() uint64 {
+	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}}
+	metrics.Read(samples)
+	return samples[0].Value.Uint64() + samples[1].Value.Uint64()
 }
 
 // trimEvery is the shortest time from one trim to the next. What a burst of work touched is given back too; what is used all the time is back

@@ -32,6 +32,17 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+func TestLargeHeapsGrowLess(t *testing.T) {
+	for live, want := range map[uint64]int{0: 30, 100 << 20: 30, 160 << 20: 30, 240 << 20: 20, 320 << 20: 15, 4 << 30: 15} {
+		if got := lowest(30, live); got != want {
+			t.Errorf("%d MiB: %d, want %d", live>>20, got, want)
+		}
+	}
+	if got := lowest(10, 4<<30); got != 10 {
+		t.Errorf("what is configured became %d", got)
+	}
+}
+
 func TestCostBetweenReadings(t *testing.T) {
 	if got, want := (usage{2, 20, 7}).since(usage{1, 10, 4}, 20*time.Second), (cost{0.05, 0.1, 3}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
