@@ -244,6 +244,7 @@ find_release() {
 unpack() {
 	case $2 in
 	*.zst) zstd -d -q -c "$1" >"$TMP/kedge" ;;
+	*.xz) xz -d -c "$1" >"$TMP/kedge" ;;
 	*.gz) gzip -d -c "$1" >"$TMP/kedge" ;;
 	*) mv "$1" "$TMP/kedge" ;;
 	esac || fatal "cannot unpack $2: is there space in $BIN_DIR?"
@@ -262,6 +263,7 @@ download() {
 	check_space
 	file=$plain
 	if command -v zstd >/dev/null && [ -n "$(listed "$plain.zst" "$TMP/sums")" ]; then file=$plain.zst
+	elif command -v xz >/dev/null && [ -n "$(listed "$plain.xz" "$TMP/sums")" ]; then file=$plain.xz
 	elif command -v gzip >/dev/null && [ -n "$(listed "$plain.gz" "$TMP/sums")" ]; then file=$plain.gz; fi
 	info "getting $RELEASE/$file"
 	fetch "$RELEASE/$file" "$TMP/$file" || fatal "cannot get $RELEASE/$file: check the network and the space in $BIN_DIR"

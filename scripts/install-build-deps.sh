@@ -7,7 +7,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-packages="ca-certificates curl git make gcc libc6-dev binutils libseccomp-dev pkg-config nftables zstd libdeflate-tools busybox-static"
+packages="ca-certificates curl git make gcc libc6-dev binutils libseccomp-dev pkg-config nftables zstd xz-utils libdeflate-tools busybox-static"
 case ${ARCH:-$(dpkg --print-architecture)} in
 "$(dpkg --print-architecture)") foreign="" ;;
 arm64) foreign=arm64 packages="$packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross" ;;

@@ -49,7 +49,7 @@ func (b *bench) release() error {
 	}
 	b.report.add(row{Name: "release build", Value: time.Since(begin).Seconds(), Unit: "s", Note: "what was built before is not built again"})
 	for _, arch := range []string{"amd64", "arm64", "arm"} {
-		for _, form := range []string{"", ".zst", ".gz"} {
+		for _, form := range []string{"", ".zst", ".xz", ".gz"} {
 			name := "kedge-" + arch + form
 			info, err := os.Stat(filepath.Join("dist", name))
 			if os.IsNotExist(err) {

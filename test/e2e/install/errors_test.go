@@ -61,6 +61,6 @@ func smallRelease(t *testing.T) string {
 	if err := os.WriteFile(filepath.Join(dir, "kedge-amd64"), []byte(program), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	pack(t, dir, "ZSTD_LEVEL=1", "GZIP_LEVEL=1")
+	pack(t, dir, "ZSTD_LEVEL=1", "XZ_LEVEL=1", "GZIP_LEVEL=1")
 	return dir
 }

@@ -83,7 +83,7 @@ func TestOpenRC(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	pack(t, release, "ZSTD_LEVEL=0", "GZIP_LEVEL=0")
+	pack(t, release, "ZSTD_LEVEL=0", "XZ_LEVEL=0", "GZIP_LEVEL=0")
 	out := machine{openrc: true, release: release}.mustRun(t, strings.Replace(openrcScript, "BACKUP\n", backupPart, 1))
 	for _, want := range []string{
 		"mode of the environment file: 600", "mode of the kubeconfig: 640", "kedge |", "the token is kept", "kube-system",

@@ -32,15 +32,16 @@ func TestPackedTwice(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "kedge-arm64"), program, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		pack(t, dir, "ZSTD_LEVEL=3", "GZIP_LEVEL=3")
-		pack(t, dir, "ZSTD_LEVEL=3", "GZIP_LEVEL=3") // over the files that are there
+		pack(t, dir, "ZSTD_LEVEL=3", "XZ_LEVEL=1", "GZIP_LEVEL=3")
+		pack(t, dir, "ZSTD_LEVEL=3", "XZ_LEVEL=1", "GZIP_LEVEL=3") // over the files that are there
 		list, err := os.ReadFile(filepath.Join(dir, "sha256sums.txt"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		sums[i] = string(list)
 		check := exec.CommandContext(t.Context(), "sh", "-ec", `sha256sum --quiet -c sha256sums.txt
-			gzip -dc kedge-arm64.gz | cmp - kedge-arm64; zstd -dcq kedge-arm64.zst | cmp - kedge-arm64`)
+			gzip -dc kedge-arm64.gz | cmp - kedge-arm64; xz -dc kedge-arm64.xz | cmp - kedge-arm64
+			zstd -dcq kedge-arm64.zst | cmp - kedge-arm64`)
 		check.Dir = dir
 		if out, err := check.CombinedOutput(); err != nil {
 			t.Errorf("%v: %s", err, out)
@@ -49,7 +50,7 @@ func TestPackedTwice(t *testing.T) {
 	if sums[0] != sums[1] {
 		t.Errorf("two releases of the same program differ:\n%s\n%s", sums[0], sums[1])
 	}
-	for _, name := range []string{"kedge-arm64\n", "kedge-arm64.gz\n", "kedge-arm64.zst\n", "install.sh\n"} {
+	for _, name := range []string{"kedge-arm64\n", "kedge-arm64.gz\n", "kedge-arm64.xz\n", "kedge-arm64.zst\n", "install.sh\n"} {
 		if !strings.Contains(sums[0], name) {
 			t.Errorf("the list has no %s", name)
 		}

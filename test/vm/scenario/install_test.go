@@ -120,7 +120,7 @@ func makeReleases(t *testing.T) (dir, first, second string) {
 			t.Fatal(err)
 		}
 		pack := exec.CommandContext(t.Context(), "../../../scripts/pack-release.sh", sub)
-		pack.Env = append(os.Environ(), "ZSTD_LEVEL=0", "GZIP_LEVEL=1")
+		pack.Env = append(os.Environ(), "ZSTD_LEVEL=0", "XZ_LEVEL=0", "GZIP_LEVEL=1")
 		if text, err := pack.CombinedOutput(); err != nil {
 			t.Fatalf("pack the release: %v\n%s", err, text)
 		}
@@ -128,7 +128,7 @@ func makeReleases(t *testing.T) (dir, first, second string) {
 	return dir, first, second
 }
 
-// releaseFiles are the files that a machine without zstd gets, and the checksums.
+// releaseFiles are the files that a machine without zstd and xz gets, and the checksums.
 func releaseFiles(t *testing.T, dir string) []string {
 	t.Helper()
 	var files []string
