@@ -98,12 +98,21 @@ func TestSecretsAreEncrypted(t *testing.T) {
 		t.Errorf("the key %s is in use after its rotation: %+v", before.ActiveKey, after)
 	}
 	s1.Stop()
-	s1.Kedge("snapshot", "restore", "first-key") // with the key of then
-	s1.SetRole(lab.Server("--disable-agent", "--token", token, "--cluster-init"))
+	s1.Kedge("snapshot", "restore", "first-key") // its data have the key of then
 	s1.Start()
 	s1.AwaitReady()
 	if now := settled(l, s1, true); now.ActiveKey != before.ActiveKey {
 		t.Errorf("after the restore the key is %s, want %s", now.ActiveKey, before.ActiveKey)
+	}
+	s1.Stop()
+
+	s1.Exec("sh", "-c", "mv "+db+"/snapshots /var/kept && rm -rf /var/lib/kedge/* && mkdir -p "+db+" && mv /var/kept "+db+"/snapshots") // a new machine
+	s1.Kedge("snapshot", "restore", "first-key", "--files")
+	s1.SetRole(lab.Server("--disable-agent", "--token", token, "--cluster-init"))
+	s1.Start()
+	s1.AwaitReady()
+	if now := settled(l, s1, true); now.ActiveKey != before.ActiveKey {
+		t.Errorf("after the loss of the machine the key is %s, want %s", now.ActiveKey, before.ActiveKey)
 	}
 	says(t, s1, "early", "EARLY-VALUE")
 	says(t, s1, "later", "LATER-VALUE")
