@@ -98,8 +98,8 @@ func (a *APIServer) Run(ctx context.Context) error {
 	if a.Evictions != nil {
 		kinds.AddPlugin(a.options.Admission, evictions.Name, evictions.New(a.Evictions))
 	}
-	if err := a.encrypt(ctx); err != nil {
-		return err
+	if err := a.encrypt(ctx); err != nil || ctx.Err() != nil {
+		return unlessDone(ctx, err)
 	}
 	opts, err := a.options.Complete(ctx)
 	if err != nil {
@@ -143,6 +143,14 @@ func (a *APIServer) Run(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// unlessDone is an error, or nil when the part was told to stop meanwhile.
+func unlessDone(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // encrypt has values encrypted in the datastore. What the user's own arguments say wins.
