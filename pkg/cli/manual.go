@@ -24,7 +24,7 @@ func overview(commands []*cli.Command) string {
 
 // help is the short help of a command without settings.
 func help(name, args, usage, text string) string {
-	return fmt.Sprintf("kedge %s - %s\n\nUSAGE\n  kedge %s %s\n\n%s\n", name, usage, name, args, strings.TrimSpace(text))
+	return fmt.Sprintf("kedge %s - %s\n\nUSAGE\n  kedge %s %s\n\n%s\n", name, usage, name, args, strings.TrimRight(strings.TrimLeft(text, "\n"), " \n"))
 }
 
 // manual is the help of server and agent: every setting under its heading, with default, environment and meaning.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -85,7 +86,9 @@ The command runs on a server, as root.`,
 
 // family is a command that only has commands below it.
 func (p *program) family(name, usage, text string, members ...*cli.Command) *cli.Command {
-	manual := help(name, "COMMAND", usage, text)
+	manual := help(name, "COMMAND", usage, strings.TrimRight(text, "\n")+`
+
+Each takes --data-dir DIR (-d DIR), for a kedge whose data are elsewhere and whose config file does not say so.`)
 	for _, m := range members {
 		m.CustomHelpTemplate = manual
 		m.Flags = append(m.Flags, &cli.StringFlag{Name: "data-dir", Aliases: []string{"d"}})
