@@ -21,12 +21,17 @@ import (
 // issue makes a certificate; without an issuer it is an authority.
 func issue(t *testing.T, name string, issuer *tls.Certificate) tls.Certificate {
 	t.Helper()
+	return issueFor(t, name, issuer, 48*time.Hour)
+}
+
+func issueFor(t *testing.T, name string, issuer *tls.Certificate, life time.Duration) tls.Certificate {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(48 * time.Hour),
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(life),
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, BasicConstraintsValid: true, DNSNames: []string{name},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
@@ -61,6 +66,7 @@ type pair struct {
 	address  string
 	settings *tls.Config
 	client   Client
+	later    atomic.Int64 // how far the server's clock is ahead
 	bytes    atomic.Int64
 	dials    int
 }
@@ -70,7 +76,9 @@ func newPair(t *testing.T) *pair {
 	p.own = issue(t, "node", &p.ca)
 	p.store.Store(&Store{})
 	serving := issue(t, "server", &p.ca)
-	base := &tls.Config{Certificates: []tls.Certificate{serving}, ClientAuth: tls.RequestClientCert, ClientCAs: pool(p.ca)}
+	clock := func() time.Time { return time.Now().Add(time.Duration(p.later.Load())) }
+	p.store.Load().Now = clock
+	base := &tls.Config{Time: clock, Certificates: []tls.Certificate{serving}, ClientAuth: tls.RequestClientCert, ClientCAs: pool(p.ca)}
 	outer := &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		c := base.Clone()
 		p.store.Load().Attach(c)
@@ -214,14 +222,12 @@ func TestSessionsAreHandedOver(t *testing.T) {
 
 func TestSessionEndsWithItsProof(t *testing.T) {
 	p := newPair(t)
-	var later atomic.Int64
-	p.store.Store(&Store{Now: func() time.Time { return time.Now().Add(time.Duration(later.Load())) }})
 	p.connect()
-	later.Store(int64(20 * time.Minute))
+	p.later.Store(int64(20 * time.Minute))
 	if _, resumed, _ := p.connect(); !resumed {
 		t.Error("a session of 20 minutes is not taken up")
 	}
-	later.Store(int64(Life + time.Minute)) // counted from the full handshake and not from the last connection
+	p.later.Store(int64(Life + time.Minute)) // counted from the full handshake and not from the last connection
 	if _, resumed, _ := p.connect(); resumed {
 		t.Error("a session whose proof is a day old was taken up")
 	}
@@ -256,11 +262,22 @@ func TestStrangersAreNotKept(t *testing.T) {
 
 func TestCertificateThatEndedIsNotTakenUp(t *testing.T) {
 	p := newPair(t)
+	p.own = issueFor(t, "short", &p.ca, time.Hour)
 	p.connect()
-	state, _ := p.store.Load().find(p.store.Load().order.Back().Value.(*kept).id[:])
-	if state == nil {
-		t.Fatal("no session")
+	if _, resumed, _ := p.connect(); !resumed {
+		t.Fatal("not taken up while it is valid")
 	}
+	p.later.Store(int64(2 * time.Hour))
+	for range 2 {
+		if _, resumed, _ := p.connect(); resumed {
+			t.Error("a session is taken up under a certificate that has ended")
+		}
+	}
+}
+
+func TestClientForgetsOldSessions(t *testing.T) {
+	p := newPair(t)
+	p.connect()
 	p.client.mu.Lock()
 	for k, h := range p.client.held {
 		h.since = time.Now().Add(-Life - time.Second)

@@ -162,7 +162,7 @@ func (b *Balancer) pass(ctx context.Context, near net.Conn) {
 	})
 	defer stop()
 	var both sync.WaitGroup
-	both.Go(func() { pour(far, near) })
+	both.Go(func() { pour(far, gather{near}) })
 	pour(near, far)
 	both.Wait()
 }
@@ -224,14 +224,16 @@ func (b *Balancer) touch(ctx context.Context, server string) error {
 }
 
 // pour copies one direction, then tells the receiver that no more comes. When the receiver is gone, the sender is told too.
-func pour(to, from net.Conn) {
+func pour(to net.Conn, from io.Reader) {
 	_, err := io.Copy(to, from)
 	if half, ok := to.(*net.TCPConn); ok && err == nil {
 		_ = half.CloseWrite()
 		return
 	}
 	_ = to.Close()
-	_ = from.Close()
+	if c, ok := from.(io.Closer); ok {
+		_ = c.Close()
+	}
 }
 
 // connect returns a connection to the first server that answers, or nil.

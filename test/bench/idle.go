@@ -321,11 +321,11 @@ func (b *bench) reconnect() error {
 	s.Farm.Uplink().Slow(slowlink.Quality{Delay: 25 * time.Millisecond})
 	b.wait(settleTime)
 	for _, changes := range []int{0, 100, 1000} {
-		f, err := s.Node(n, changes)
+		f, err := s.Node(n, changes, b.opt.cut)
 		if err != nil {
 			return err
 		}
-		note := fmt.Sprintf("%d objects changed, 50 ms round trip; %d full lists", changes, f.Lists)
+		note := fmt.Sprintf("%d objects changed, cut for %s, 50 ms round trip; %d full lists", changes, b.opt.cut, f.Lists)
 		b.report.add(
 			row{"reconnect, current after", f.Took.Seconds(), "s", "5; 1", note},
 			row{"reconnect, bytes", float64(f.Bytes) / 1000, "KB", fmt.Sprintf("; %d", 8+changes*60/1000), note + ", ten seconds more"},
@@ -336,16 +336,20 @@ func (b *bench) reconnect() error {
 
 // storm has many simulated nodes come back at once to a server that was restarted.
 func (b *bench) storm() error {
-	const machines, each, changes = 2, 50, 100
+	const changes = 100
 	s := b.outage("--disable-agent")
 	var crowds []*crowd.Crowd
-	for i := range machines {
+	nodes := 0
+	for i, each := range []int{50, 50, 125, 125} {
 		c, err := s.Join(b.ctx, s.Farm.AddNode(fmt.Sprintf("crowd%d", i), lab.Agent()), each)
 		if err != nil {
 			return err
 		}
 		crowds = append(crowds, c)
-		nodes := each * len(crowds)
+		nodes += each
+		if nodes == 225 { // half of the next
+			continue
+		}
 		f, err := s.Storm(crowds, fmt.Sprintf("storm%d", nodes), changes)
 		if err != nil {
 			return err

@@ -20,6 +20,8 @@ type options struct {
 	runs int
 	idle time.Duration
 	pods int
+	// cut is how long the row reconnect leaves a node without its server, at least.
+	cut time.Duration
 	// units and grids are the size of the fleet of simulated nodes.
 	units, grids int
 	out          string
@@ -63,6 +65,7 @@ func main() {
 	flag.StringVar(&o.rows, "rows", strings.Join(names, ","), "what to measure")
 	flag.IntVar(&o.runs, "runs", 3, "cold and warm starts; the median counts")
 	flag.DurationVar(&o.idle, "idle", 5*time.Minute, "how long an idle site is watched")
+	flag.DurationVar(&o.cut, "cut", 5*time.Second, "how long the row reconnect cuts a node off, at least: 10m is what the target speaks of")
 	flag.IntVar(&o.pods, "pods", 40, "pods started one a second; half as many again come five a second")
 	flag.IntVar(&o.units, "units", 1000, "units, of one simulated node each, that the row grid has")
 	flag.IntVar(&o.grids, "grids", 10, "workloads in each of them")

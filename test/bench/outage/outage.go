@@ -49,18 +49,23 @@ func (s *Scene) change(prefix string, n int) {
 	s.Server.Apply(all.String())
 }
 
-// Node cuts one real node off until it knows, and heals the line after that many changes. Statuses and such have ten seconds to follow.
-func (s *Scene) Node(n *lab.Node, changes int) (f Figures, err error) {
+// Node cuts one real node off for at least so long, and at least until it knows, and heals the line after that many changes. Statuses and such have
+// ten seconds to follow.
+func (s *Scene) Node(n *lab.Node, changes int, cut time.Duration) (f Figures, err error) {
 	lists, err := s.node(n, nil)
 	if err != nil {
 		return f, err
 	}
 	s.Farm.Uplink().Cut()
+	healed := time.Now().Add(cut)
 	down := false
 	if err := s.Await("node cut off", func() error { _, err := s.node(n, &down); return err }); err != nil {
 		return f, err
 	}
-	s.change("changed"+strconv.Itoa(changes), changes)
+	s.change(fmt.Sprintf("changed%d-%d", changes, int(cut.Seconds())), changes)
+	if rest := time.Until(healed); rest > 0 {
+		s.Wait(rest)
+	}
 	before, begin := s.Farm.Uplink().Bytes(), time.Now()
 	s.Farm.Uplink().Heal()
 	up := true

@@ -10,10 +10,10 @@ import (
 	"github.com/kedge-io/kedge/test/lab"
 )
 
-// Bounds of a reconnect, in bytes with IP headers both ways: about three times of what was measured.
+// Bounds of a reconnect, in bytes with IP headers both ways: two to three times of what was measured.
 const (
-	mostQuiet     = 75_000
-	mostPerObject = 1_000
+	mostQuiet     = 30_000
+	mostPerObject = 800
 	changes       = 100
 )
 

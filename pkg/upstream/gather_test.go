@@ -1,0 +1,52 @@
+package upstream
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"testing"
+)
+
+func TestWhatIsWrittenAtOnceGoesAtOnce(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	const writes, size = 2000, 20
+	go func() {
+		defer client.Close()
+		for i := range writes {
+			_, _ = client.Write(bytes.Repeat([]byte{byte(i)}, size)) // what is missing is found by the reader
+		}
+	}()
+	reads, total, buf := 0, 0, make([]byte, 32<<10)
+	for {
+		n, err := gather{near}.Read(buf)
+		for i, b := range buf[:n] {
+			if want := byte((total + i) / size); b != want {
+				t.Fatalf("byte %d is %d and not %d", total+i, b, want)
+			}
+		}
+		total += n
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		reads++
+	}
+	if total != writes*size || reads > writes/4 {
+		t.Errorf("%d bytes in %d reads", total, reads)
+	}
+}
