@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/apiserver/pkg/server/routine"
 
 	"github.com/kedge-io/kedge/pkg/autonomy/object"
 )
@@ -175,5 +176,56 @@ func TestOtherAnswers(t *testing.T) {
 		if _, _, ok := asked(r); ok {
 			t.Errorf("%q was understood", value)
 		}
+	}
+}
+
+// TestWatchesThatGoOnLetOthersBegin has more watches than may begin at once. One that waits in the API server has begun when its answer has; one
+// that leaves the rest to a task waits outside of it.
+func TestWatchesThatGoOnLetOthersBegin(t *testing.T) {
+	end := make(chan struct{})
+	api := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", object.MediaJSON)
+		rest := func() {
+			w.WriteHeader(http.StatusOK)
+			w.(http.Flusher).Flush()
+			<-end
+		}
+		if task := routine.TaskFrom(r.Context()); r.URL.Path == "/task" {
+			task.Func = rest
+			return
+		}
+		rest()
+	})
+	s := httptest.NewServer(Front(api))
+	t.Cleanup(s.Close)
+	for i := range 2*together + 2 {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+[]string{"/task", "/proxied"}[i%2]+"?watch=true", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		Ask(r, 0, time.Hour)
+		resp, err := http.DefaultTransport.RoundTrip(r) // it returns when the answer begins, while those before it go on
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+	}
+	close(end)
+}
+
+func TestPanicOfAWatchIsPassedOn(t *testing.T) {
+	api := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	front := Front(api)
+	for range together + 1 { // none keeps its slot
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/v1/pods?watch=true", nil)
+		Ask(r, 0, time.Hour)
+		func() {
+			defer func() {
+				if p := recover(); p != http.ErrAbortHandler {
+					t.Errorf("%v", p)
+				}
+			}()
+			front.ServeHTTP(httptest.NewRecorder(), r)
+		}()
 	}
 }
