@@ -62,7 +62,7 @@ func encryptionConfig(cfg config.Server, paths certs.ServerPaths, endpoint strin
 	}
 	return encryption.Config{
 		File: encryption.Path(cfg.DataDir), Wanted: cfg.SecretsEncryption, Type: cfg.SecretsEncryptionProvider, Datastore: store, Authority: authority,
-		Kubeconfig: paths.SupervisorKubeconfig, Log: log,
+		Kubeconfig: paths.SupervisorKubeconfig, Log: log, Alone: cfg.DatastoreEndpoint == "" && !cluster.HasMember(cfg), Members: cluster.HasMember(cfg),
 	}, nil
 }
 

@@ -20,7 +20,7 @@ type Desk struct {
 
 // NewDesk prepares the desk. Close it after use.
 func NewDesk(cfg Config) (*Desk, error) {
-	f, err := newFleet(cfg.Kubeconfig)
+	f, err := newFleet(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func (d *Desk) Status(ctx context.Context) (Report, error) {
 			r.Inactive = append(r.Inactive, kind(key.Type)+" "+key.Name)
 		}
 	}
-	if err := d.fleet.loaded(ctx, *state); err != nil {
+	if err := d.fleet.loaded(ctx, d.store, *state); err != nil {
 		r.Mismatch = err.Error()
 	}
 	r.Match = r.Mismatch == ""
@@ -144,7 +144,7 @@ func (d *Desk) change(ctx context.Context, how func(State) (State, error)) error
 	if err != nil {
 		return err
 	}
-	if err := d.fleet.loaded(ctx, *state); err != nil {
+	if err := d.fleet.loaded(ctx, d.store, *state); err != nil {
 		return fmt.Errorf("not all servers have the same keys: %w", err)
 	}
 	if err := d.store.save(ctx, after, revision); err != nil {
@@ -163,7 +163,7 @@ func (d *Desk) await(ctx context.Context, revision int64) error {
 			if state.Stage == ReencryptActive || state.Stage == ReencryptFinished {
 				return nil
 			}
-			if err = d.fleet.loaded(ctx, *state); err == nil && (!state.Auto || state.Resting()) {
+			if err = d.fleet.loaded(ctx, d.store, *state); err == nil && (!state.Auto || state.Resting()) {
 				return nil
 			}
 		}

@@ -27,6 +27,8 @@ type Config struct {
 	// Datastore is where the keys are shared, sealed with Authority, the key of the cluster's authority.
 	Datastore Datastore
 	Authority []byte
+	// Alone says that no other server shares the datastore; Members that each server has a member of its own in it.
+	Alone, Members bool
 	// Kubeconfig is of an identity that may read and write all Secrets, nodes and metrics.
 	Kubeconfig string
 	Log        *slog.Logger

@@ -185,3 +185,16 @@ func TestMissingServer(t *testing.T) {
 		}
 	}
 }
+
+func TestMissingMember(t *testing.T) {
+	hosts := []string{"10.0.0.1", "10.0.0.2", "fd00::3"}
+	if got := missingHost([]string{"10.0.0.2:6443"}, hosts[:2]); got != "10.0.0.1" {
+		t.Errorf("%q", got)
+	}
+	if got := missingHost([]string{"10.0.0.1:6443", "10.0.0.2:6443"}, hosts); got != "fd00::3" {
+		t.Errorf("%q", got)
+	}
+	if got := missingHost([]string{"10.0.0.1:6443", "10.0.0.2:6443", "[fd00::3]:6443"}, hosts); got != "" {
+		t.Errorf("%q", got)
+	}
+}

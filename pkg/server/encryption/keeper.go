@@ -15,15 +15,17 @@ import (
 type Keeper struct {
 	keys  *Keys
 	fleet *fleet
+	// known is since when all servers that are seen know the first key; zero when they do not.
+	known time.Time
 }
 
 // Keeper prepares the component; it connects to nothing.
 func (k *Keys) Keeper() (*Keeper, error) {
-	f, err := newFleet(k.cfg.Kubeconfig)
+	f, err := newFleet(k.cfg)
 	if err != nil {
 		return nil, err
 	}
-	return &Keeper{k, f}, nil
+	return &Keeper{keys: k, fleet: f}, nil
 }
 
 // Name implements supervisor.Component.
@@ -93,8 +95,12 @@ func (k *Keeper) step(ctx context.Context) error {
 		return err
 	}
 	after, moves := state.next()
-	if err := k.fleet.loaded(ctx, *state); err != nil {
+	if err := k.fleet.loaded(ctx, s, *state); err != nil {
+		k.known = time.Time{}
 		return err
+	}
+	if state.Plain && state.Enabled && !k.settled() {
+		return errors.New("waiting for servers that are not seen yet")
 	}
 	if !moves {
 		if err := k.rewrite(ctx, s, *state); err != nil {
@@ -109,6 +115,16 @@ func (k *Keeper) step(ctx context.Context) error {
 		k.keys.cfg.Log.Info("all Secrets are written anew", "encrypted", !after.Plain)
 	}
 	return nil
+}
+
+// settled reports whether all servers that are seen have known the key for so long that no other is there: one that was out of reach for a
+// moment is seen again after two rounds of 10 s in which servers say that they live.
+func (k *Keeper) settled() bool {
+	const patience = 25 * time.Second
+	if k.known.IsZero() {
+		k.known = time.Now()
+	}
+	return k.keys.cfg.Alone || k.keys.cfg.Members || time.Since(k.known) > patience
 }
 
 // rewrite writes each Secret anew that is not stored as new ones are, and makes sure that none is left.

@@ -29,12 +29,13 @@ const roleLabel = "node-role.kubernetes.io/control-plane"
 
 // fleet asks the API servers of the cluster.
 type fleet struct {
-	cfg    *rest.Config
-	client kubernetes.Interface
+	cfg            *rest.Config
+	client         kubernetes.Interface
+	alone, members bool
 }
 
-func newFleet(kubeconfig string) (*fleet, error) {
-	cfg, err := kube.Config(kubeconfig, "secrets-encryption")
+func newFleet(c Config) (*fleet, error) {
+	cfg, err := kube.Config(c.Kubeconfig, "secrets-encryption")
 	if err != nil {
 		return nil, err
 	}
@@ -42,11 +43,11 @@ func newFleet(kubeconfig string) (*fleet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make client: %w", err)
 	}
-	return &fleet{cfg, client}, nil
+	return &fleet{cfg, client, c.Alone, c.Members}, nil
 }
 
 // loaded says why not every API server works with this state yet, or nil.
-func (f *fleet) loaded(ctx context.Context, state State) error {
+func (f *fleet) loaded(ctx context.Context, s *store, state State) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	data, err := state.Configuration()
@@ -54,7 +55,7 @@ func (f *fleet) loaded(ctx context.Context, state State) error {
 		return err
 	}
 	hash := fmt.Sprintf("sha256:%x", sha256.Sum256(data))
-	servers, err := f.servers(ctx)
+	servers, err := f.servers(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -72,9 +73,13 @@ func (f *fleet) loaded(ctx context.Context, state State) error {
 	return nil
 }
 
-// servers returns host:port of each API server; of one that is alone, as this machine reaches it. A server that does not run is an error: it must
-// not come back with keys that are no longer used.
-func (f *fleet) servers(ctx context.Context) ([]string, error) {
+// servers returns host:port of each API server, the one of this machine first. A server that does not run is an error: it must not come back
+// with keys that are no longer used, or without those that are.
+func (f *fleet) servers(ctx context.Context, s *store) ([]string, error) {
+	own := []string{strings.TrimPrefix(f.cfg.Host, "https://")}
+	if f.alone {
+		return own, nil
+	}
 	listed, err := f.client.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault).List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=kubernetes"})
 	if err != nil {
 		return nil, fmt.Errorf("list servers: %w", err)
@@ -84,13 +89,28 @@ func (f *fleet) servers(ctx context.Context) ([]string, error) {
 		return nil, fmt.Errorf("list servers: %w", err)
 	}
 	found := endpoints(listed.Items)
-	if gone := missing(found, nodes.Items); gone != "" {
+	gone := missing(found, nodes.Items)
+	if f.members && gone == "" {
+		hosts, err := s.members(ctx)
+		if err != nil {
+			return nil, err
+		}
+		gone = missingHost(found, hosts)
+	}
+	if gone != "" {
 		return nil, fmt.Errorf("server %s does not run: start it, or delete its Node when it is gone for good", gone)
 	}
-	if len(found) < 2 {
-		return []string{strings.TrimPrefix(f.cfg.Host, "https://")}, nil
+	return append(own, found...), nil
+}
+
+// missingHost names a member of the datastore beside which no API answers, or "".
+func missingHost(found, hosts []string) string {
+	for _, h := range hosts {
+		if len(found) < len(hosts) && !slices.ContainsFunc(found, func(f string) bool { return strings.HasPrefix(f, net.JoinHostPort(h, "")) }) {
+			return h
+		}
 	}
-	return found, nil
+	return ""
 }
 
 // endpoints are the addresses of API servers, each once.

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -151,6 +152,23 @@ func (s *store) save(ctx context.Context, state State, revision int64) error {
 		return errChanged
 	}
 	return nil
+}
+
+// members are the hosts of the datastore's members.
+func (s *store) members(ctx context.Context) ([]string, error) {
+	found, err := s.client.MemberList(ctx)
+	if err != nil {
+		return nil, unreachable{fmt.Errorf("list the members of the datastore: %w", err)}
+	}
+	var hosts []string
+	for _, m := range found.Members {
+		for _, peer := range m.PeerURLs[:min(1, len(m.PeerURLs))] {
+			if u, err := url.Parse(peer); err == nil {
+				hosts = append(hosts, u.Hostname())
+			}
+		}
+	}
+	return hosts, nil
 }
 
 // used reports whether there are Secrets.
