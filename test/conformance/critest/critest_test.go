@@ -1,7 +1,6 @@
 package critest
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -210,25 +209,8 @@ func (s *scene) runSuite() []ginkgo.Spec {
 		s.Fatal(err)
 	}
 	s.Log("the suite is " + program)
-	ctx, cancel := context.WithTimeout(s.Context(), suiteTimeout)
-	defer cancel()
-	begin := time.Now()
-	err = s.s1.RunStreams(ctx, control.Command{Argv: []string{"sh", "-c", `exec /var/lib/critest "$@" > /var/log/critest.log 2>&1`, "sh",
-		"-runtime-endpoint=" + endpoint, "-ginkgo.no-color", "-ginkgo.seed=1", "-ginkgo.json-report=/var/log/critest.json"}})
-	var exit *control.ExitError
-	if err != nil && !errors.As(err, &exit) { // it ends with 1 when a spec failed
-		s.Fatalf("run the suite: %v", err)
-	}
-	s.Logf("the suite took %v", time.Since(begin).Round(time.Second))
-	report, err := os.ReadFile(s.s1.HostPath("/var/log/critest.json"))
-	if err != nil {
-		s.Fatal(err)
-	}
-	specs, err := ginkgo.ReadReport(report)
-	if err != nil || len(specs) == 0 {
-		s.Fatalf("%d specs, %v", len(specs), err)
-	}
-	return specs
+	return ginkgo.Run(s.T, s.s1, suiteTimeout, control.Command{Argv: []string{"sh", "-c", `exec /var/lib/critest "$@" > /var/log/critest.log 2>&1`, "sh",
+		"-runtime-endpoint=" + endpoint, "-ginkgo.no-color", "-ginkgo.seed=1", "-ginkgo.json-report=/var/log/critest.json"}}, "/var/log/critest.json")
 }
 
 // buildSuite compiles the suite of the pinned version in its own module and returns what it is.

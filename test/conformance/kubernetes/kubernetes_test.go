@@ -1,8 +1,6 @@
 package kubernetes
 
 import (
-	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -82,7 +80,7 @@ func newScene(t *testing.T) *scene {
 	addImages(s.s1)
 	s.s1.Start()
 	s.s1.AwaitReady()
-	s.a1 = shop.AddNode("a1", lab.Agent("--server", s.s1.URL(), "--token", s.s1.Exec("cat", "/var/lib/kedge/server/agent-token")))
+	s.a1 = shop.AddAgent("a1", s.s1)
 	addImages(s.a1)
 	s.a1.Start()
 	s.a1.AwaitReady()
@@ -93,29 +91,12 @@ func newScene(t *testing.T) *scene {
 // runSuite runs specs on the server's machine and reads the report. The suite's output is beside kedge's log.
 func (s *scene) runSuite(focus string) []ginkgo.Spec {
 	s.Helper()
-	ctx, cancel := context.WithTimeout(s.Context(), suiteTimeout)
-	defer cancel()
-	begin := time.Now()
-	err := s.s1.RunStreams(ctx, control.Command{
+	return ginkgo.Run(s.T, s.s1, suiteTimeout, control.Command{
 		Env: []string{"KUBECONFIG=/etc/kedge/kedge.yaml"},
 		Argv: []string{"sh", "-c", `mkdir -p /tmp/bin && ln -sf /opt/kedge/bin/kedge /tmp/bin/kubectl && cd /var/lib && exec ./suite "$@" > /var/log/suite.log 2>&1`, "sh",
 			"-kubeconfig=/etc/kedge/kedge.yaml", "-provider=skeleton", "-kubectl-path=/tmp/bin/kubectl", "-disable-log-dump", "-dump-logs-on-failure=false",
 			"-num-nodes=2", "-allowed-not-ready-nodes=0", "-non-blocking-taints=node-role.kubernetes.io/control-plane",
 			"-ginkgo.no-color", "-ginkgo.seed=1", "-ginkgo.v", "-ginkgo.timeout=" + suiteTimeout.String(), "-ginkgo.json-report=/var/log/suite.json",
 			"-ginkgo.focus=" + focus},
-	})
-	var exit *control.ExitError
-	if err != nil && !errors.As(err, &exit) { // it ends with 1 when a spec failed
-		s.Fatalf("run the suite: %v", err)
-	}
-	s.Logf("the suite took %v", time.Since(begin).Round(time.Second))
-	report, err := os.ReadFile(s.s1.HostPath("/var/log/suite.json"))
-	if err != nil {
-		s.Fatal(err)
-	}
-	specs, err := ginkgo.ReadReport(report)
-	if err != nil || len(specs) == 0 {
-		s.Fatalf("%d specs, %v", len(specs), err)
-	}
-	return specs
+	}, "/var/log/suite.json")
 }

@@ -32,17 +32,8 @@ const hold = 5 * time.Second
 // replicas is how many pods there are: three of a Deployment and three of a StatefulSet.
 const replicas = 6
 
-// workload is those, spread over the agents and without patience with nodes that are out of reach, behind a Service.
-const workload = `
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 3
-  selector: {matchLabels: {app: web, is: deployed}}
-  template:
-    metadata: {labels: {app: web, is: deployed}}
-    spec:
+// podSpec is of a pod without patience with nodes that are out of reach, spread over the agents.
+const podSpec = `    spec:
       nodeSelector: {crop: wheat}
       terminationGracePeriodSeconds: 1
       topologySpreadConstraints:
@@ -53,7 +44,19 @@ spec:
       - name: main
         image: kedge.local/busybox:1
         command: [sh, -c, "httpd -f -p 8080 -h /etc"]
-        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 2}
+        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 2}`
+
+// workload is those, behind a Service.
+const workload = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: web, is: deployed}}
+  template:
+    metadata: {labels: {app: web, is: deployed}}
+` + podSpec + `
 ---
 apiVersion: apps/v1
 kind: StatefulSet
@@ -65,18 +68,7 @@ spec:
   selector: {matchLabels: {app: web, is: stateful}}
   template:
     metadata: {labels: {app: web, is: stateful}}
-    spec:
-      nodeSelector: {crop: wheat}
-      terminationGracePeriodSeconds: 1
-      topologySpreadConstraints:
-      - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: web}}}
-      tolerations:
-      - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 1}
-      containers:
-      - name: main
-        image: kedge.local/busybox:1
-        command: [sh, -c, "httpd -f -p 8080 -h /etc"]
-        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 2}
+` + podSpec + `
 ---
 apiVersion: v1
 kind: Service
