@@ -245,3 +245,14 @@ echo "${COMPREPLY[@]}"`
 		t.Errorf("%v: %s", err, out)
 	}
 }
+
+func TestKubectlWithoutACluster(t *testing.T) {
+	for args, free := range map[string]bool{
+		"": true, "version --client": true, "config view": true, "get pods --help": true, "-s https://x get pods": true, "get pods --server=https://x": true,
+		"get pods": false, "-n default get pods": false, "apply -f x.yaml": false,
+	} {
+		if err := noCluster(strings.Fields(args)); (err == nil) != free || err != nil && !strings.Contains(err.Error(), "kubectl --local") {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
+}
