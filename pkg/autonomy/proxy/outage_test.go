@@ -89,7 +89,7 @@ func TestLongOutage(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
-	if shm, err := os.MkdirTemp("/dev/shm", "outage-"); err == nil { // every write is synced
+	if shm, err := os.MkdirTemp("/dev/shm", "outage-"); err == nil { //nolint:usetesting // in memory: every write is synced
 		dir = shm
 		t.Cleanup(func() { _ = os.RemoveAll(shm) })
 	}

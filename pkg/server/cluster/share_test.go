@@ -52,7 +52,7 @@ func database(t *testing.T) string {
 		t.Fatal(err)
 	}
 	_ = free.Close()
-	sockets, err := os.MkdirTemp("", "share")
+	sockets, err := os.MkdirTemp("", "share") //nolint:usetesting // the path of a socket is short
 	if err != nil {
 		t.Fatal(err)
 	}

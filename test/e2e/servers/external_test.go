@@ -40,7 +40,7 @@ func startDatabase(t *testing.T, n *lab.Node) database {
 		t.Fatal(err)
 	}
 	_ = free.Close()
-	sockets, err := os.MkdirTemp("", "database")
+	sockets, err := os.MkdirTemp("", "database") //nolint:usetesting // the path of a socket is short
 	if err != nil {
 		t.Fatal(err)
 	}
