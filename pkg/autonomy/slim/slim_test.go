@@ -221,7 +221,7 @@ func TestPanicOfAWatchIsPassedOn(t *testing.T) {
 		Ask(r, 0, time.Hour)
 		func() {
 			defer func() {
-				if p := recover(); p != http.ErrAbortHandler {
+				if p := recover(); p != http.ErrAbortHandler { //nolint:errorlint // the documented value
 					t.Errorf("%v", p)
 				}
 			}()
