@@ -3,6 +3,7 @@ package upstream
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -220,7 +221,7 @@ func TestConnectionsToALostServerAreClosed(t *testing.T) {
 	if got := b.order(time.Now()); got[0] != "https://b:6443" {
 		t.Errorf("the lost server is tried first: %v", got)
 	}
-	if _, err := near.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := near.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the connection to the lost server: %v", err)
 	}
 	go func() { _, _ = rest.Write([]byte("x")) }()
