@@ -27,8 +27,10 @@ func TestLongCut(t *testing.T) {
 	s.crowdReturns(cut, n, nodes)
 }
 
-// agentReturns measures the agent alone: other nodes that are lost meanwhile would be changes that it is told.
+// agentReturns measures the agent alone: other nodes that are lost meanwhile would be changes that it is told. It is labelled as edge, or its pods would be
+// evicted after some minutes.
 func (s *scene) agentReturns(cut time.Duration, n int) {
+	s.s1.Kubectl("label", "node", "a1", "node-role.kubernetes.io/edge=")
 	known, err := s.services()
 	if err != nil {
 		s.Fatal(err)
