@@ -11,6 +11,9 @@ import (
 	"github.com/kedge-io/kedge/test/lab"
 )
 
+// settle is how long the statuses of new pods may take to be told: those that are held back by the cut are not what a return costs.
+const settle = 45 * time.Second
+
 // TestLongCut cuts an agent off, or as many simulated nodes as KEDGE_CROWD says, for as long as KEDGE_CUT says; KEDGE_CHANGES objects change, and all
 // return. It measures; that no list is asked for is what it checks.
 func TestLongCut(t *testing.T) {
@@ -31,6 +34,7 @@ func TestLongCut(t *testing.T) {
 // evicted after some minutes.
 func (s *scene) agentReturns(cut time.Duration, n int) {
 	s.s1.Kubectl("label", "node", "a1", "node-role.kubernetes.io/edge=")
+	<-time.After(settle)
 	known, err := s.services()
 	if err != nil {
 		s.Fatal(err)
