@@ -34,6 +34,7 @@ foundation  pkg/memory
 foundation  pkg/payload
 foundation  pkg/peers
 foundation  pkg/resume
+foundation  pkg/seal
 foundation  pkg/socket
 foundation  pkg/supervisor
 feature     pkg/addons

@@ -19,25 +19,25 @@ import (
 
 func TestOnlyTheTokenOpens(t *testing.T) {
 	data := []byte("keys of the cluster")
-	sealed, err := seal(data, "secret")
+	sealed, err := lock(data, "secret")
 	if err != nil || bytes.Contains(sealed, data) {
 		t.Fatal(err)
 	}
-	if got, err := open(sealed, "secret"); err != nil || !bytes.Equal(got, data) {
+	if got, err := unlock(sealed, "secret"); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("%q, %v", got, err)
 	}
-	if _, err := open(sealed, "Secret"); !errors.Is(err, errSealed) {
+	if _, err := unlock(sealed, "Secret"); !errors.Is(err, errSealed) {
 		t.Error(err)
 	}
 	for _, i := range []int{1, len(sealed) / 2, len(sealed) - 1} {
 		bad := slices.Clone(sealed)
 		bad[i] ^= 1
-		if _, err := open(bad, "secret"); !errors.Is(err, errSealed) {
+		if _, err := unlock(bad, "secret"); !errors.Is(err, errSealed) {
 			t.Errorf("byte %d: %v", i, err)
 		}
 	}
 	for _, bad := range [][]byte{nil, {2}, sealed[:20]} {
-		if _, err := open(bad, "secret"); err == nil {
+		if _, err := unlock(bad, "secret"); err == nil {
 			t.Errorf("%d bytes were opened", len(bad))
 		}
 	}

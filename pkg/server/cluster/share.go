@@ -2,8 +2,6 @@ package cluster
 
 import (
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/sha256"
@@ -23,6 +21,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/config"
 	"github.com/kedge-io/kedge/pkg/datastore/etcd"
 	"github.com/kedge-io/kedge/pkg/join"
+	"github.com/kedge-io/kedge/pkg/seal"
 )
 
 // Keys in a datastore that several servers share; everything else there is Kubernetes' own.
@@ -138,7 +137,7 @@ func openAny(sealed []byte, secrets []string) (data []byte, secret string, err e
 		if slices.Contains(secrets[:i], secret) {
 			continue
 		}
-		data, err := open(sealed, secret)
+		data, err := unlock(sealed, secret)
 		if err == nil {
 			return data, secret, nil
 		}
@@ -173,12 +172,12 @@ func sealedMaterial(cfg config.Server) (clientv3.Op, error) {
 	if err != nil {
 		return clientv3.Op{}, err
 	}
-	sealed, err := seal(data, secret)
+	sealed, err := lock(data, secret)
 	return clientv3.OpPut(materialKey, string(sealed)), err
 }
 
-// The sealed form is a version, a salt, a nonce and AES-256-GCM over the rest; the key is PBKDF2-HMAC-SHA256 of the token's secret, with the
-// number of rounds that OWASP's Password Storage Cheat Sheet asks for.
+// The sealed form is a version, a salt, and what a box made of the rest; its key is PBKDF2-HMAC-SHA256 of the token's secret, with the number of
+// rounds that OWASP's Password Storage Cheat Sheet asks for.
 const (
 	sealVersion = 1
 	saltSize    = 16
@@ -188,50 +187,39 @@ const (
 // errSealed says that a token does not open what is sealed.
 var errSealed = errors.New("the token does not open it")
 
-func sealer(secret string, salt []byte) (cipher.AEAD, error) {
-	key, err := pbkdf2.Key(sha256.New, secret, salt, rounds, 32)
+func passwordBox(secret string, salt []byte) (*seal.Box, error) {
+	key, err := pbkdf2.Key(sha256.New, secret, salt, rounds, seal.KeySize)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("derive sealing key: %w", err)
 	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	return cipher.NewGCM(block)
+	return seal.New(key)
 }
 
-// seal encrypts data with a key derived from a token's secret.
-func seal(data []byte, secret string) ([]byte, error) {
+// lock encrypts data with a key derived from a token's secret.
+func lock(data []byte, secret string) ([]byte, error) {
 	head := make([]byte, 1+saltSize)
 	if _, err := rand.Read(head[1:]); err != nil {
 		return nil, err
 	}
 	head[0] = sealVersion
-	box, err := sealer(secret, head[1:])
+	box, err := passwordBox(secret, head[1:])
 	if err != nil {
-		return nil, fmt.Errorf("seal: %w", err)
-	}
-	nonce := make([]byte, box.NonceSize())
-	if _, err := rand.Read(nonce); err != nil {
 		return nil, err
 	}
-	return box.Seal(append(head, nonce...), nonce, data, head), nil
+	return append(head, box.Seal(data, string(head))...), nil
 }
 
-// open decrypts what seal made; errSealed when the secret is another.
-func open(sealed []byte, secret string) ([]byte, error) {
+// unlock decrypts what lock made; errSealed when the secret is another.
+func unlock(sealed []byte, secret string) ([]byte, error) {
 	if len(sealed) < 1+saltSize || sealed[0] != sealVersion {
 		return nil, errors.New("it was sealed by another version of kedge")
 	}
-	head, rest := sealed[:1+saltSize], sealed[1+saltSize:]
-	box, err := sealer(secret, head[1:])
+	head := sealed[:1+saltSize]
+	box, err := passwordBox(secret, head[1:])
 	if err != nil {
-		return nil, fmt.Errorf("open: %w", err)
+		return nil, err
 	}
-	if len(rest) < box.NonceSize() {
-		return nil, errSealed
-	}
-	data, err := box.Open(nil, rest[:box.NonceSize()], rest[box.NonceSize():], head)
+	data, err := box.Open(sealed[len(head):], string(head))
 	if err != nil {
 		return nil, errSealed
 	}

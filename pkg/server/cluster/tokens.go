@@ -2,11 +2,6 @@ package cluster
 
 import (
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hkdf"
-	"crypto/rand"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +15,7 @@ import (
 	"github.com/kedge-io/kedge/pkg/config"
 	"github.com/kedge-io/kedge/pkg/datastore/etcd"
 	"github.com/kedge-io/kedge/pkg/join"
+	"github.com/kedge-io/kedge/pkg/seal"
 	"github.com/kedge-io/kedge/pkg/supervisor"
 )
 
@@ -33,42 +29,26 @@ type tokens struct {
 }
 
 // tokenBox seals with what all servers have, and nobody else.
-func tokenBox(dataDir string) (cipher.AEAD, error) {
+func tokenBox(dataDir string) (*seal.Box, error) {
 	authority, err := os.ReadFile(certs.NewServerPaths(dataDir).ServerCA.Key)
 	if err != nil {
 		return nil, fmt.Errorf("read the key of the authority: %w", err)
 	}
-	key, err := hkdf.Key(sha256.New, authority, nil, "kedge tokens", 32)
-	if err != nil {
-		return nil, fmt.Errorf("derive sealing key: %w", err)
-	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, fmt.Errorf("derive sealing key: %w", err)
-	}
-	return cipher.NewGCM(block)
+	return seal.Derive(authority, "kedge tokens")
 }
 
-func (t tokens) seal(box cipher.AEAD) ([]byte, error) {
+func (t tokens) seal(box *seal.Box) ([]byte, error) {
 	plain, err := json.Marshal(t)
 	if err != nil {
 		return nil, err
 	}
-	nonce := make([]byte, box.NonceSize())
-	if _, err := rand.Read(nonce); err != nil {
-		return nil, err
-	}
-	return box.Seal(nonce, nonce, plain, []byte(tokensKey)), nil
+	return box.Seal(plain, tokensKey), nil
 }
 
-func openTokens(box cipher.AEAD, sealed []byte) (t tokens, err error) {
-	n := box.NonceSize()
-	if len(sealed) < n {
-		return t, errors.New("the tokens in the datastore are cut short: run kedge token rotate")
-	}
-	plain, err := box.Open(nil, sealed[:n], sealed[n:], []byte(tokensKey))
+func openTokens(box *seal.Box, sealed []byte) (t tokens, err error) {
+	plain, err := box.Open(sealed, tokensKey)
 	if err != nil {
-		return t, errors.New("the tokens in the datastore are those of a cluster with another authority: run kedge token rotate")
+		return t, errors.New("the tokens in the datastore are damaged, or those of a cluster with another authority: run kedge token rotate")
 	}
 	return t, json.Unmarshal(plain, &t)
 }
@@ -180,7 +160,7 @@ func (k tokenKeeper) follow(ctx context.Context) error {
 }
 
 // look takes the tokens over, or, when there are none yet, leaves those of this server.
-func (k tokenKeeper) look(ctx context.Context, client *clientv3.Client, box cipher.AEAD) (revision int64, err error) {
+func (k tokenKeeper) look(ctx context.Context, client *clientv3.Client, box *seal.Box) (revision int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, shareTime/2)
 	defer cancel()
 	found, err := client.Get(ctx, tokensKey)

@@ -141,7 +141,7 @@ func (k *Keys) follow(ctx context.Context, s *store, revision int64) {
 				if e.Type != clientv3.EventTypePut {
 					continue
 				}
-				if state, err := unseal(s.box, e.Kv.Value); err != nil {
+				if state, err := disclose(s.box, e.Kv.Value); err != nil {
 					k.cfg.Log.Error("keys for Secrets cannot be read", "error", err)
 				} else if err := k.write(state); err != nil {
 					k.cfg.Log.Error("keys for Secrets cannot be kept for the API server", "error", err)

@@ -134,21 +134,21 @@ func TestSeal(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := must(t)(first("", nil, false))
-	sealed, err := seal(box, s)
+	sealed, err := enclose(box, s)
 	if err != nil || bytes.Contains(sealed, s.Keys[0].Secret) || bytes.Contains(sealed, []byte("aescbckey")) {
 		t.Fatalf("%q %v", sealed, err)
 	}
-	if got, err := unseal(box, sealed); err != nil || !reflect.DeepEqual(got, s) {
+	if got, err := disclose(box, sealed); err != nil || !reflect.DeepEqual(got, s) {
 		t.Errorf("%+v %v", got, err)
 	}
 	other, err := sealer([]byte("another"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := unseal(other, sealed); err == nil || !strings.Contains(err.Error(), "another authority") {
+	if _, err := disclose(other, sealed); err == nil || !strings.Contains(err.Error(), "another authority") {
 		t.Errorf("%v", err)
 	}
-	if _, err := unseal(box, sealed[:5]); err == nil {
+	if _, err := disclose(box, sealed[:5]); err == nil {
 		t.Error("half a state was read")
 	}
 }

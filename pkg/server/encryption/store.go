@@ -2,11 +2,6 @@ package encryption
 
 import (
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hkdf"
-	"crypto/rand"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +12,8 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/kedge-io/kedge/pkg/seal"
 )
 
 // stateKey is where the state lies in the datastore, sealed with a key that is derived from the cluster's authority.
@@ -46,7 +43,7 @@ type Datastore struct {
 // store is the state in the datastore.
 type store struct {
 	client *clientv3.Client
-	box    cipher.AEAD
+	box    *seal.Box
 	prefix string
 }
 
@@ -77,40 +74,24 @@ func openStore(d Datastore, authority []byte) (*store, error) {
 
 func (s *store) close() { _ = s.client.Close() } // nothing is lost with it
 
-func sealer(authority []byte) (cipher.AEAD, error) {
-	key, err := hkdf.Key(sha256.New, authority, nil, "kedge secrets encryption", 32)
-	if err != nil {
-		return nil, fmt.Errorf("derive sealing key: %w", err)
-	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, fmt.Errorf("derive sealing key: %w", err)
-	}
-	return cipher.NewGCM(block)
+func sealer(authority []byte) (*seal.Box, error) {
+	return seal.Derive(authority, "kedge secrets encryption")
 }
 
-// seal makes of a state what nobody can read or change who has not the authority's key.
-func seal(box cipher.AEAD, s State) ([]byte, error) {
+// enclose makes of a state what nobody can read or change who has not the authority's key.
+func enclose(box *seal.Box, s State) ([]byte, error) {
 	plain, err := json.Marshal(s)
 	if err != nil {
 		return nil, err
 	}
-	nonce := make([]byte, box.NonceSize())
-	if _, err := rand.Read(nonce); err != nil {
-		return nil, err
-	}
-	return box.Seal(nonce, nonce, plain, []byte(stateKey)), nil
+	return box.Seal(plain, stateKey), nil
 }
 
-func unseal(box cipher.AEAD, sealed []byte) (State, error) {
+func disclose(box *seal.Box, sealed []byte) (State, error) {
 	var s State
-	n := box.NonceSize()
-	if len(sealed) < n {
-		return s, errors.New("the state of secrets encryption in the datastore is cut short")
-	}
-	plain, err := box.Open(nil, sealed[:n], sealed[n:], []byte(stateKey))
+	plain, err := box.Open(sealed, stateKey)
 	if err != nil {
-		return s, errors.New("the keys for Secrets in the datastore are those of a cluster with another authority: restore server/tls of this one from a snapshot")
+		return s, errors.New("the keys for Secrets in the datastore are damaged, or those of a cluster with another authority: restore server/tls of this one from a snapshot")
 	}
 	if err := json.Unmarshal(plain, &s); err != nil {
 		return s, fmt.Errorf("read the keys for Secrets: %w", err)
@@ -132,13 +113,13 @@ func (s *store) load(ctx context.Context) (*State, int64, error) {
 	if len(found.Kvs) == 0 {
 		return nil, 0, nil
 	}
-	state, err := unseal(s.box, found.Kvs[0].Value)
+	state, err := disclose(s.box, found.Kvs[0].Value)
 	return &state, found.Kvs[0].ModRevision, err
 }
 
 // save replaces the state that had this revision, 0 for none.
 func (s *store) save(ctx context.Context, state State, revision int64) error {
-	sealed, err := seal(s.box, state)
+	sealed, err := enclose(s.box, state)
 	if err != nil {
 		return fmt.Errorf("seal the keys for Secrets: %w", err)
 	}
