@@ -188,6 +188,7 @@ support     test/lab/netns
 support     test/lab/node
 support     test/lab/slowlink
 support     test/output
+support     test/database
 support     test/plc
 support     test/plane
 support     test/vm

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,8 +13,8 @@ import (
 
 	"github.com/kedge-io/kedge/pkg/certs"
 	"github.com/kedge-io/kedge/pkg/config"
-	"github.com/kedge-io/kedge/pkg/datastore/etcd"
 	"github.com/kedge-io/kedge/pkg/join"
+	"github.com/kedge-io/kedge/test/database"
 )
 
 // start does what a server with a shared datastore does before its parts start.
@@ -40,49 +39,9 @@ func start(t *testing.T, cfg config.Server) error {
 	return done(t.Context())
 }
 
-// database is an etcd of somebody else, on a socket.
-func database(t *testing.T) string {
-	t.Helper()
-	s, err := certs.EnsureServer(certs.ServerConfig{DataDir: t.TempDir(), APIServerURL: "https://127.0.0.1:6443", PeerIPs: []net.IP{net.IPv4(127, 0, 0, 1)}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = free.Close()
-	sockets, err := os.MkdirTemp("", "share") //nolint:usetesting // the path of a socket is short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(sockets) })
-	m, err := etcd.New(etcd.Config{
-		Dir: filepath.Join(t.TempDir(), "etcd"), Socket: filepath.Join(sockets, "s"), Node: "db", PeerURL: "https://" + free.Addr().String(),
-		CAFile: s.PeerCA.Cert, CertFile: s.Peer.Cert, KeyFile: s.Peer.Key, Log: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- m.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	for begin := time.Now(); m.Ready(ctx) != nil; time.Sleep(20 * time.Millisecond) {
-		if time.Since(begin) > time.Minute {
-			t.Fatal(m.Ready(ctx))
-		}
-	}
-	return m.Endpoint()
-}
-
 func TestServersOfOneDatastore(t *testing.T) {
-	endpoint := database(t)
+	socket, _ := database.Start(t)
+	endpoint := "unix://" + socket
 	on := func(token string) config.Server {
 		cfg := server(t, t.TempDir())
 		cfg.DatastoreEndpoint, cfg.Token = endpoint, token

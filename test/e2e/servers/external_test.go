@@ -1,21 +1,18 @@
 package servers
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/kedge-io/kedge/pkg/certs"
-	"github.com/kedge-io/kedge/pkg/datastore/etcd"
+	db "github.com/kedge-io/kedge/test/database"
 	"github.com/kedge-io/kedge/test/lab"
 )
 
@@ -29,39 +26,7 @@ type database struct {
 // startDatabase runs the etcd in this process, with a door for TLS in the machine's network.
 func startDatabase(t *testing.T, n *lab.Node) database {
 	t.Helper()
-	files, err := certs.EnsureServer(certs.ServerConfig{
-		DataDir: t.TempDir(), APIServerURL: "https://127.0.0.1:6443", PeerIPs: []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(n.IP())},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = free.Close()
-	sockets, err := os.MkdirTemp("", "database") //nolint:usetesting // the path of a socket is short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(sockets) })
-	socket := filepath.Join(sockets, "s")
-	m, err := etcd.New(etcd.Config{
-		Dir: filepath.Join(t.TempDir(), "etcd"), Socket: socket, Node: "db", PeerURL: "https://" + free.Addr().String(),
-		CAFile: files.PeerCA.Cert, CertFile: files.Peer.Cert, KeyFile: files.Peer.Key, Log: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- m.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	socket, files := db.Start(t, net.ParseIP(n.IP()))
 	door(t, n, socket, files)
 	return database{"https://" + net.JoinHostPort(n.IP(), "2379"), files.PeerCA.Cert, files.Peer.Cert, files.Peer.Key}
 }

@@ -235,9 +235,12 @@ func (s *scene) dies(pod string) {
 	rotated := s.s1.Kedge("token", "rotate")
 	s.web(s.s1, 2)
 	s.Logf("scaled %s after the death of %s, which led", time.Since(begin).Round(time.Millisecond), dead.Name())
-	if got := s.leader(s.s1); got == dead.Name() || !slices.Contains([]string{"s1", "s2", "s3"}, got) {
-		s.Errorf("%s leads", got)
-	}
+	s.lab.Await("another server to lead", time.Minute, func() error {
+		if got := s.leader(s.s1); got == dead.Name() || !slices.Contains([]string{"s1", "s2", "s3"}, got) {
+			return fmt.Errorf("%s leads", got)
+		}
+		return nil
+	})
 	dead.Start()
 	dead.AwaitReady()
 	s.members(dead, "s1, s2, s3")
