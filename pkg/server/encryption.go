@@ -12,6 +12,7 @@ import (
 
 	"github.com/kedge-io/kedge/pkg/certs"
 	"github.com/kedge-io/kedge/pkg/config"
+	"github.com/kedge-io/kedge/pkg/datastore/etcd"
 	"github.com/kedge-io/kedge/pkg/server/cluster"
 	"github.com/kedge-io/kedge/pkg/server/encryption"
 	"github.com/kedge-io/kedge/pkg/supervisor"
@@ -54,7 +55,9 @@ func encryptionConfig(cfg config.Server, paths certs.ServerPaths, endpoint strin
 	if err != nil {
 		return encryption.Config{}, fmt.Errorf("no server has run on this machine with the data directory %s: %w", cfg.DataDir, err)
 	}
-	store := encryption.Datastore{Endpoints: endpoint, CAFile: cfg.DatastoreCAFile, CertFile: cfg.DatastoreCertFile, KeyFile: cfg.DatastoreKeyFile}
+	store := encryption.Datastore{
+		Remote: etcd.Remote{Endpoints: endpoint, CAFile: cfg.DatastoreCAFile, CertFile: cfg.DatastoreCertFile, KeyFile: cfg.DatastoreKeyFile},
+	}
 	for _, a := range cfg.KubeAPIServerArgs {
 		if prefix, ok := strings.CutPrefix(strings.TrimLeft(a, "-"), "etcd-prefix="); ok {
 			store.Prefix = prefix

@@ -4,25 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"net"
 	"testing"
 )
 
 func TestWhatIsWrittenAtOnceGoesAtOnce(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	client, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	near, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer near.Close()
+	client, near := connected(t)
 	const writes, size = 2000, 20
 	go func() {
 		defer client.Close()

@@ -30,23 +30,31 @@ func TestReachFindsAnyServer(t *testing.T) {
 }
 
 func TestWhoHasLeft(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	far, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	near, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer near.Close()
+	far, near := connected(t)
 	if _, err := far.Write([]byte("hello")); err != nil || left(near) {
 		t.Errorf("left, %v", err)
 	}
 	_ = far.Close()
 	await(t, "the client to have left", func() bool { return left(near) })
+}
+
+// connected are the two ends of a connection on loopback.
+func connected(t *testing.T) (far, near net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if far, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	if near, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = far.Close()
+		_ = near.Close()
+	})
+	return far, near
 }

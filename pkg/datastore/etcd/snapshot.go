@@ -7,9 +7,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
+	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	etcdbackend "go.etcd.io/etcd/server/v3/storage/backend"
 	etcdmvcc "go.etcd.io/etcd/server/v3/storage/mvcc"
@@ -35,6 +37,27 @@ func Dial(socket string) (*clientv3.Client, error) {
 	c, err := clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + socket}, DialTimeout: 5 * time.Second, Logger: zap.NewNop()})
 	if err != nil {
 		return nil, fmt.Errorf("reach datastore: %w", err)
+	}
+	return c, nil
+}
+
+// Remote is an etcd of several servers.
+type Remote struct {
+	// Endpoints are URLs, with commas between them; unix:// too.
+	Endpoints string
+	// CAFile, CertFile and KeyFile are for one with TLS; empty otherwise.
+	CAFile, CertFile, KeyFile string
+}
+
+// Settings are what a client of it is made with; they fail when the files cannot be read.
+func (r Remote) Settings() (clientv3.Config, error) {
+	c := clientv3.Config{Endpoints: strings.Split(r.Endpoints, ","), DialTimeout: 10 * time.Second, Logger: zap.NewNop()}
+	if r.CAFile != "" || r.CertFile != "" {
+		settings, err := transport.TLSInfo{TrustedCAFile: r.CAFile, CertFile: r.CertFile, KeyFile: r.KeyFile}.ClientConfig()
+		if err != nil {
+			return c, fmt.Errorf("certificates of the datastore: %w", err)
+		}
+		c.TLS = settings
 	}
 	return c, nil
 }

@@ -189,8 +189,12 @@ func (o *observedLock) Create(ctx context.Context, r resourcelock.LeaderElection
 	return o.note(time.Now(), o.Interface.Create(ctx, r))
 }
 
-// Update implements resourcelock.Interface.
+// Update implements resourcelock.Interface. A server that stood still for longer than the lease gives back only what is still its own: the election
+// looks at the lease before it releases it, but not at who has it.
 func (o *observedLock) Update(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
+	if r.HolderIdentity == "" && o.foreign.Load() {
+		return errors.New("another server has the lease")
+	}
 	return o.note(time.Now(), o.Interface.Update(ctx, r))
 }
 

@@ -9,14 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
-	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
-	"go.uber.org/zap"
 
 	"github.com/kedge-io/kedge/pkg/config"
 	"github.com/kedge-io/kedge/pkg/datastore/etcd"
@@ -38,14 +35,10 @@ func connect(cfg config.Server) (*clientv3.Client, error) {
 	if cfg.DatastoreEndpoint == "" {
 		return etcd.Dial(Socket)
 	}
-	c := clientv3.Config{Endpoints: strings.Split(cfg.DatastoreEndpoint, ","), DialTimeout: 10 * time.Second, Logger: zap.NewNop()}
-	if cfg.DatastoreCAFile != "" || cfg.DatastoreCertFile != "" {
-		info := transport.TLSInfo{TrustedCAFile: cfg.DatastoreCAFile, CertFile: cfg.DatastoreCertFile, KeyFile: cfg.DatastoreKeyFile}
-		settings, err := info.ClientConfig()
-		if err != nil {
-			return nil, fmt.Errorf("certificates of the datastore: %w", err)
-		}
-		c.TLS = settings
+	remote := etcd.Remote{Endpoints: cfg.DatastoreEndpoint, CAFile: cfg.DatastoreCAFile, CertFile: cfg.DatastoreCertFile, KeyFile: cfg.DatastoreKeyFile}
+	c, err := remote.Settings()
+	if err != nil {
+		return nil, err
 	}
 	client, err := clientv3.New(c)
 	if err != nil {

@@ -9,10 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 
+	"github.com/kedge-io/kedge/pkg/datastore/etcd"
 	"github.com/kedge-io/kedge/pkg/seal"
 )
 
@@ -32,10 +31,7 @@ func (u unreachable) Unwrap() error { return u.error }
 
 // Datastore says where the datastore is.
 type Datastore struct {
-	// Endpoints are URLs, with commas between them; unix:// too.
-	Endpoints string
-	// CAFile, CertFile and KeyFile are for one with TLS; empty otherwise.
-	CAFile, CertFile, KeyFile string
+	etcd.Remote
 	// Prefix is below which the API server keeps its objects; empty means /registry.
 	Prefix string
 }
@@ -49,13 +45,9 @@ type store struct {
 
 // openStore connects to nothing yet. authority is the key of the cluster's authority, which all servers have.
 func openStore(d Datastore, authority []byte) (*store, error) {
-	c := clientv3.Config{Endpoints: strings.Split(d.Endpoints, ","), DialTimeout: askTimeout, Logger: zap.NewNop()}
-	if d.CAFile != "" || d.CertFile != "" {
-		settings, err := transport.TLSInfo{TrustedCAFile: d.CAFile, CertFile: d.CertFile, KeyFile: d.KeyFile}.ClientConfig()
-		if err != nil {
-			return nil, fmt.Errorf("certificates of the datastore: %w", err)
-		}
-		c.TLS = settings
+	c, err := d.Settings()
+	if err != nil {
+		return nil, err
 	}
 	box, err := sealer(authority)
 	if err != nil {
